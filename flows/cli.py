@@ -1,0 +1,109 @@
+"""`longrecipe`: run, plan, verify."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from longrecipe_core.errors import LongRecipeError
+
+# Before Prefect is imported: no telemetry, and time enough for its server to start on a busy machine.
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def main() -> None:
+    """Entry point; a known error is one line on stderr and exit code 1, a wrong recipe or command line 2."""
+    arguments = parser().parse_args()
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        sys.exit(arguments.command(arguments))
+    except LongRecipeError as error:
+        from longrecipe_core.errors import RecipeError
+
+        print(f"longrecipe: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, RecipeError) else 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="longrecipe", description="Extend a language model's context window.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument(
+        "--store",
+        metavar="URL",
+        default=os.environ.get("LONGRECIPE_STORE", "./artifacts"),
+        help="where artifacts are kept: a directory or any fsspec URL (default: $LONGRECIPE_STORE, else ./artifacts)",
+    )
+    recipe = argparse.ArgumentParser(add_help=False, parents=[store])
+    recipe.add_argument("recipe", metavar="RECIPE.yaml")
+    recipe.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key; VALUE is YAML"
+    )
+    for name, function, parent, text in (
+        ("run", run, recipe, "run a recipe; stages whose results are in the store are skipped"),
+        ("plan", show_plan, recipe, "tell which stages would run, and why; does nothing"),
+        ("verify", verify, store, "check an artifact's files against its manifest"),
+    ):
+        command = commands.add_parser(name, parents=[parent], help=text, description=text)
+        command.set_defaults(command=function)
+        if name == "verify":
+            command.add_argument("uri", metavar="URI", help="of an artifact, as run prints it")
+    return top
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the flow; the last line on stdout is one JSON object."""
+    from longrecipe_core.recipe import Recipe, check_inputs
+
+    recipe = Recipe.load(arguments.recipe, arguments.set)
+    check_inputs(recipe)
+
+    from flows.extend_context import extend_context
+    from longrecipe_core.artifacts import ArtifactStore
+
+    store = ArtifactStore(arguments.store)
+    summary = extend_context(recipe, store.root)
+    report = store.fetch(summary.outcomes[-1].ref)
+    print((report / "evaluation.txt").read_text())
+    print(f"report  {report / 'report.html'}")
+    print(f"plot    {report / 'nll.png'}")
+    print(f"model   {summary.uri('merge')}")
+    print(json.dumps(summary.to_json()), flush=True)
+    return 0
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    """Print one line per stage."""
+    from flows.plan import plan
+    from longrecipe_core.artifacts import ArtifactStore
+    from longrecipe_core.recipe import Recipe, check_inputs
+
+    recipe = Recipe.load(arguments.recipe, arguments.set)
+    check_inputs(recipe)
+    for line in plan(recipe, ArtifactStore(arguments.store)):
+        print(f"{line.stage:<9} {line.status:<4} {line.fingerprint[:16]}  {line.why}", flush=True)
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Read every byte of an artifact and compare digests."""
+    from longrecipe_core.artifacts import ArtifactStore
+
+    uri = arguments.uri.rstrip("/")
+    local = Path(uri)
+    store = ArtifactStore.containing(str(local.resolve()) if local.exists() else uri)
+    manifest = store.manifest_of(str(local.resolve()) if local.exists() else uri)
+    store.verify(store.ref(manifest), memory=False)
+    print(f"whole: {manifest.kind} {manifest.fingerprint}, {len(manifest.files)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The method, start to end: a pretrained model and text in, the same model with a longer window out."""
+
+from prefect import flow
+
+from flows.summary import RunSummary
+from longrecipe_core.recipe import Recipe
+from tasks.corpus import replay, tokenize
+from tasks.evaluation import evaluate, report
+from tasks.index import index
+from tasks.merge import merge
+from tasks.outside import inputs
+from tasks.run import Run
+from tasks.training import anneal, base, extend
+
+
+@flow(name="extend-context", flow_run_name="{recipe.name}")
+def extend_context(recipe: Recipe, store: str = "artifacts") -> RunSummary:
+    """Extend a model's context window (arXiv 2409.00509); every stage is skipped whose result is in the store."""
+    run = Run(recipe=recipe, store=store)
+    summary = RunSummary()
+
+    # What comes from outside, known by content: documents, replay data, a pretrained model.
+    outside = inputs(run)
+    start = outside["base"] if recipe.model else summary.add(base(run, outside["corpus"]))
+
+    # Section 4.1 and 4.2: sentences worth training on, at positions spread over the target length.
+    tokens = summary.add(tokenize(run, start, outside["corpus"]))
+    samples = summary.add(index(run, start, tokens))
+
+    # Section 4.3, stage 0: context extension. Stage 1: annealing on replay data. Stage 2: merge with the base model.
+    extended = summary.add(extend(run, start, tokens, samples))
+    packed = summary.add(replay(run, start, outside["replay_sources"]))
+    annealed = summary.add(anneal(run, extended, packed))
+    merged = summary.add(merge(run, start, annealed))
+
+    # Does it work?
+    measured = summary.add(evaluate(run, start, tokens, extended, annealed, merged))
+    summary.add(report(run, measured, merged))
+    return summary

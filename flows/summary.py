@@ -1,0 +1,37 @@
+"""What a run gives back."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from longrecipe_core.artifacts import ArtifactRef
+from tasks.run import StageOutcome
+
+
+class RunSummary(BaseModel):
+    """The stages of one run, in order."""
+
+    outcomes: list[StageOutcome] = Field(default_factory=list)
+
+    def add(self, outcome: StageOutcome) -> ArtifactRef:
+        """Note a stage's outcome and return what the next stages need of it."""
+        self.outcomes.append(outcome)
+        return outcome.ref
+
+    def uri(self, stage: str) -> str:
+        """Where a stage's data lie."""
+        return next(outcome.ref.uri for outcome in self.outcomes if outcome.stage == stage)
+
+    def to_json(self) -> dict[str, Any]:
+        """The last line of `longrecipe run`."""
+        stages = [
+            {
+                "stage": outcome.stage,
+                "fingerprint": outcome.ref.fingerprint,
+                "uri": outcome.ref.uri,
+                "status": outcome.status,
+                "seconds": round(outcome.seconds, 3),
+            }
+            for outcome in self.outcomes
+        ]
+        return {"stages": stages, "model": self.uri("merge"), "report": self.uri("report")}

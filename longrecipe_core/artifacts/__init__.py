@@ -1,0 +1,29 @@
+"""Content-addressed artifacts on any fsspec filesystem: store, manifest, fingerprint; training state and
+lease.
+"""
+
+from longrecipe_core.artifacts.digest import DigestMemory, digest_file, digest_url
+from longrecipe_core.artifacts.fingerprint import canonical_json, fingerprint
+from longrecipe_core.artifacts.lease import Lease, LeaseRecord
+from longrecipe_core.artifacts.lineage import Lineage, lineage
+from longrecipe_core.artifacts.manifest import ArtifactRef, FileEntry, InputEntry, Manifest
+from longrecipe_core.artifacts.state import TrainingState
+from longrecipe_core.artifacts.store import ArtifactStore
+
+__all__ = [
+    "ArtifactRef",
+    "ArtifactStore",
+    "DigestMemory",
+    "FileEntry",
+    "InputEntry",
+    "Lease",
+    "LeaseRecord",
+    "Lineage",
+    "Manifest",
+    "TrainingState",
+    "canonical_json",
+    "digest_file",
+    "digest_url",
+    "fingerprint",
+    "lineage",
+]

@@ -1,0 +1,110 @@
+"""From a source's path to the files that it means, in an order that never changes."""
+
+import os
+import sysconfig
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.utils import infer_compression
+
+from longrecipe_core.artifacts.location import redact, uri_of
+from longrecipe_core.errors import CorpusError
+
+STDLIB = "{stdlib}"
+# What differs between two installations of one Python, or is made to be broken: packages that were added,
+# caches, tests and their data (lib2to3's among them).
+_NOT_STDLIB = frozenset({"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"})
+# Which files of a directory are read; a file or a glob that is named takes what it names.
+_SUFFIXES = {
+    "jsonl": (".jsonl", ".json", ".ndjson"),
+    "parquet": (".parquet",),
+    "arrow": (".arrow",),
+    "python-docstrings": (".py",),
+}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source, on any fsspec filesystem."""
+
+    fs: AbstractFileSystem
+    path: str
+
+    @property
+    def uri(self) -> str:
+        """A plain path where the file is local, else its URL; credentials may be in it."""
+        return uri_of(self.fs, self.path)
+
+    @property
+    def name(self) -> str:
+        """The URI as messages show it."""
+        return redact(self.uri)
+
+    @property
+    def compression(self) -> str | None:
+        """fsspec's name for the compression that the file's name promises."""
+        compression: str | None = infer_compression(self.path)
+        return compression
+
+
+def list_files(path: str, format: str) -> list[SourceFile]:
+    """The files that a source's path names, sorted by name.
+
+    Args:
+        path: a file, a directory (all files below it with a name fit for the format, hidden ones excepted), a
+            glob, or an fsspec URL of one of these. `{stdlib}` stands for the directory of Python's own
+            library; below it, added packages, caches and tests are left out, so that one Python release
+            gives one list.
+        format: as in `SourceSection.format`.
+
+    Raises:
+        CorpusError: nothing is there, or the place can't be read.
+    """
+    url = path.replace(STDLIB, sysconfig.get_path("stdlib"))
+    try:
+        # A listing from a cache would hide what has just been written.
+        fs, place = url_to_fs(
+            url if "://" in url else os.path.abspath(os.path.expanduser(url)), use_listings_cache=False
+        )
+        found = _listing(fs, str(place), format)
+    except (OSError, ValueError, ImportError) as error:
+        raise CorpusError(f"source {redact(path)}: can't be opened: {one_line(error)}") from error
+    if STDLIB in path:
+        root = PurePosixPath(sysconfig.get_path("stdlib"))
+        found = [name for name in found if not _NOT_STDLIB & set(PurePosixPath(name).relative_to(root).parts)]
+    if not found:
+        wanted = " or ".join(_SUFFIXES.get(format, ("any name",)))
+        raise CorpusError(
+            f"source {redact(path)}: no file there; a file, a glob, or a directory "
+            f"with files of {wanted} would do"
+        )
+    return [SourceFile(fs, name) for name in sorted(found)]
+
+
+def _listing(fs: AbstractFileSystem, place: str, format: str) -> list[str]:
+    if fs.isfile(place):
+        return [place]
+    if fs.isdir(place):
+        below = [name for name in fs.find(place) if not _hidden(name, place)]
+        return [name for name in below if _fits(name, format)]
+    return [name for name, info in fs.glob(place, detail=True).items() if info["type"] == "file"]
+
+
+def _hidden(name: str, place: str) -> bool:
+    return any(part.startswith(".") for part in name[len(place) :].split("/"))
+
+
+def _fits(name: str, format: str) -> bool:
+    suffixes = _SUFFIXES.get(format)
+    if suffixes is None:
+        return True
+    if format == "jsonl" and infer_compression(name) is not None:
+        name = name.rpartition(".")[0]
+    return name.endswith(suffixes)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without line breaks, its class where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

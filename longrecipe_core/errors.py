@@ -1,0 +1,73 @@
+"""One class per cause. A message names the value, where it came from and what would do."""
+
+
+class LongRecipeError(Exception):
+    """The root of every error that this project raises on purpose."""
+
+
+class RecipeError(LongRecipeError):
+    """A recipe can't be read or asks for something impossible."""
+
+
+class FingerprintError(LongRecipeError, TypeError):
+    """A value has no certain serialization, so it can't decide an artifact's identity."""
+
+
+class StoreError(LongRecipeError, ValueError):
+    """A store can't do what it was asked: a bad root, kind, fingerprint or directory."""
+
+
+class ManifestError(LongRecipeError):
+    """A manifest was written by a release whose form this one doesn't know."""
+
+
+class InputMissingError(LongRecipeError, FileNotFoundError):
+    """A file, directory or glob that a recipe names holds nothing."""
+
+
+class ArtifactMissingError(LongRecipeError):
+    """An artifact that was referred to is not in the store."""
+
+
+class ArtifactDamagedError(LongRecipeError):
+    """An artifact's bytes are not the ones that its manifest lists."""
+
+
+class LeaseLostError(LongRecipeError):
+    """Another process took over the stage that this one was working on."""
+
+
+class CorpusError(LongRecipeError):
+    """A source of documents can't be read."""
+
+
+class PositionError(LongRecipeError, ValueError):
+    """Positions were asked for that can't exist."""
+
+
+class IndexingError(LongRecipeError, ValueError):
+    """No training samples can be made from these tokens."""
+
+
+class AttentionError(LongRecipeError):
+    """Attention is not what training on skipped positions needs."""
+
+
+class ModelError(LongRecipeError):
+    """A model directory is incomplete or not of a kind that we can extend."""
+
+
+class MergeError(LongRecipeError, ValueError):
+    """Checkpoints can't be averaged."""
+
+
+class TrainingError(LongRecipeError):
+    """A training run can't go on."""
+
+
+class LaunchError(LongRecipeError):
+    """A launched job ended badly."""
+
+
+class EvaluationError(LongRecipeError):
+    """A measurement can't be taken."""

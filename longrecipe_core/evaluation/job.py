@@ -1,0 +1,31 @@
+"""What an evaluation is told: one resolved JSON file."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from longrecipe_core.recipe import EvaluationSection, RopeSection
+from longrecipe_core.recipe.sections import Section
+
+
+class EvaluatedModel(Section):
+    """One model to measure."""
+
+    name: str
+    directory: Path
+    rope: RopeSection | None = Field(None, description="baked in before loading, with no training")
+
+
+class EvaluationJob(Section):
+    """Every model on the same documents."""
+
+    models: tuple[EvaluatedModel, ...]
+    tokens: Path
+    evaluation: EvaluationSection
+    window: int | None
+    target_length: int
+    seed: int
+    trust_remote_code: bool = False
+    threads: int | None = None
+    loss_chunk: int = 512
+    output: Path

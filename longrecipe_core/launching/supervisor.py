@@ -1,0 +1,61 @@
+"""A process between the flow and the job: when the flow goes, by whatever signal, the whole job goes (traps, 12 and 17).
+
+`python -m longrecipe_core.launching.supervisor TOKEN COMMAND...` holds the read end of a pipe (its stdin) whose write end
+only the parent has. End of file means that the parent is gone. torchrun's workers have sessions of their own and lose
+their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
+"""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+
+import psutil
+
+TOKEN_VARIABLE = "LONGRECIPE_JOB"
+
+
+def job_processes(token: str) -> list[psutil.Process]:
+    """Every living process, other than this one, whose environment holds `token`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(TOKEN_VARIABLE) == token:
+                found.append(process)
+    return found
+
+
+def end_job(token: str, grace: float = 5.0) -> None:
+    """Ask all of a job's processes to end, then kill what is left, until none remains."""
+    for process in job_processes(token):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    deadline = time.monotonic() + grace
+    while remaining := job_processes(token):
+        if time.monotonic() > deadline:
+            for process in remaining:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        time.sleep(0.1)
+
+
+def main() -> int:
+    """Run the command; return its exit code, or end it when stdin closes."""
+    token, command = sys.argv[1], sys.argv[2:]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, TOKEN_VARIABLE: token})
+    try:
+        while child.poll() is None:
+            readable, _, _ = select.select([sys.stdin], [], [], 0.5)
+            if readable and not os.read(sys.stdin.fileno(), 1):
+                return 143
+        return child.returncode if child.returncode >= 0 else 128 - child.returncode
+    finally:
+        # Also after a normal end: a launcher that was killed leaves its ranks behind.
+        end_job(token)
+        child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

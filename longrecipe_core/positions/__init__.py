@@ -1,0 +1,65 @@
+"""How position ids are spread over the target length: one small file per strategy (paper, section 4.2)."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longrecipe_core.errors import PositionError
+from longrecipe_core.positions import full, longrecipe, pose, rpes
+
+Strategy = Callable[..., npt.NDArray[np.int64]]
+
+STRATEGIES: dict[str, Strategy] = {
+    "full": full.positions,
+    "rpes": rpes.positions,
+    "pose": pose.positions,
+    "longrecipe": longrecipe.positions,
+}
+
+
+def make_positions(
+    strategy: str,
+    segment_lengths: Sequence[int] | npt.NDArray[np.integer[Any]],
+    target_length: int,
+    rng: np.random.Generator,
+    **options: Any,
+) -> npt.NDArray[np.int64]:
+    """Draw the position ids of one training sample.
+
+    Args:
+        strategy: A key of `STRATEGIES`.
+        segment_lengths: Tokens in each segment, in order, each at least 1. Strategies that know no segments use
+            the sum only.
+        target_length: The new context window, in tokens; every position stays below it.
+        rng: Where every draw comes from.
+        **options: Of the strategy: `chunks` for pose.
+
+    Returns:
+        int64 array `[sum(segment_lengths)]`, strictly increasing, in `0..target_length - 1`.
+
+    Raises:
+        PositionError: A ValueError; says which numbers clash.
+    """
+    if strategy not in STRATEGIES:
+        raise PositionError(f"positions strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+    draw = STRATEGIES[strategy]
+    allowed = [name for name in inspect.signature(draw).parameters if name not in ("lengths", "target_length", "rng")]
+    for option in options:
+        if option not in allowed:
+            raise PositionError(f"strategy {strategy} has no option {option!r}; allowed: {', '.join(allowed) or 'none'}")
+    lengths = np.asarray(segment_lengths)
+    if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
+        raise PositionError(f"segment_lengths must be a non-empty list of whole numbers, got {segment_lengths!r}")
+    lengths = lengths.astype(np.int64)
+    if lengths.min() < 1:
+        raise PositionError(f"segment {int(lengths.argmin())} has length {int(lengths.min())}; allowed: 1 and above")
+    tokens = int(lengths.sum())
+    if tokens > target_length:
+        raise PositionError(f"{tokens} tokens in {lengths.size} segments don't fit a target length of {target_length}")
+    return draw(lengths, target_length, rng, **options)
+
+
+__all__ = ["STRATEGIES", "make_positions"]

@@ -1,0 +1,72 @@
+"""What can be told before anything runs, but only by looking at files: each finding is one line."""
+
+import glob
+import json
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.schema import Recipe
+from longrecipe_core.recipe.sections import SourceSection
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Raise RecipeError, a line per problem, where a local file is missing or the base model doesn't fit.
+
+    Remote URLs and hub ids are looked at by the stage that reads them.
+    """
+    problems = list(_missing_sources(recipe))
+    if recipe.model is not None:
+        directory = Path(recipe.model.path)
+        if directory.is_dir():
+            problems += _model_problems(recipe, directory)
+        elif recipe.model.path.startswith(("/", ".", "~", "models/")):
+            problems.append(f"model.path: {recipe.model.path} is not a directory")
+    if recipe.launch.ulysses_degree > 1:
+        problems.append(
+            f"launch.ulysses_degree: {recipe.launch.ulysses_degree} asks for sequence parallelism, which this version "
+            f"does not have yet; allowed: 1"
+        )
+    if problems:
+        raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
+
+
+def _missing_sources(recipe: Recipe) -> Iterator[str]:
+    groups: list[tuple[str, tuple[SourceSection, ...]]] = [
+        ("corpus.sources", recipe.corpus.sources),
+        ("replay.sources", recipe.replay.sources),
+    ]
+    for name, sources in groups:
+        for number, source in enumerate(sources):
+            if source.format == "hub" or "://" in source.path:
+                continue
+            path = os.path.expanduser(source.path.replace("{stdlib}", sysconfig.get_path("stdlib")))
+            if not os.path.exists(path) and next(glob.iglob(path, recursive=True), None) is None:
+                yield f"{name}.{number}.path: no file at {source.path}"
+
+
+def _model_problems(recipe: Recipe, directory: Path) -> list[str]:
+    path = directory / "config.json"
+    if not path.is_file():
+        return [f"model.path: {directory} holds no config.json"]
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        return [f"model.path: {path} is not JSON: {error}"]
+    problems = []
+    heads = config.get("num_attention_heads")
+    if isinstance(heads, int):
+        try:
+            recipe.check_heads(heads, f"{directory}")
+        except ValueError as error:
+            problems.append(str(error))
+    window = recipe.context.window or config.get("max_position_embeddings")
+    if isinstance(window, int) and recipe.context.target_length < window:
+        problems.append(
+            f"context.target_length: {recipe.context.target_length} is below the base model's window {window}; "
+            f"allowed: {window} and above"
+        )
+    return problems

@@ -1,0 +1,65 @@
+"""Which part of a recipe decides which stage's result. Only this part enters the stage's fingerprint.
+
+A part holds no path: what a path leads to enters by content, as an input of the stage. `launch` is in no part.
+"""
+
+from typing import Any
+
+from longrecipe_core.recipe.schema import Recipe
+from longrecipe_core.recipe.sections import SourceSection
+
+
+def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """The part of `recipe` that decides the result of `stage`, as plain values.
+
+    Raises:
+        KeyError: No such stage.
+    """
+    tree = recipe.model_dump(mode="json")
+    trust = bool(recipe.model and recipe.model.trust_remote_code)
+    corpus = {
+        "sources": [reading(source) for source in recipe.corpus.sources],
+        "validation_share": recipe.corpus.validation_share,
+    }
+    parts: dict[str, dict[str, Any]] = {
+        "base": {"base": tree["base"], "corpus": corpus, "seed": recipe.seed},
+        "tokenize": {"corpus": corpus, "trust_remote_code": trust},
+        "index": {key: tree[key] for key in ("context", "selection", "positions", "index", "seed")},
+        "extend": {
+            "context": tree["context"],
+            "rope": tree["rope"],
+            "training": tree["extend"],
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
+        "replay": {
+            "sources": [reading(source) for source in recipe.replay.sources],
+            "separator": recipe.replay.separator,
+            "train_length": recipe.context.train_length,
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
+        "anneal": {
+            "training": tree["anneal"],
+            "train_length": recipe.context.train_length,
+            "loss_on_prompt": recipe.replay.loss_on_prompt,
+            "attention_across_samples": recipe.replay.attention_across_samples,
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
+        "merge": {"merge": tree["merge"]},
+        "evaluate": {
+            "evaluation": tree["evaluation"],
+            "context": tree["context"],
+            "rope": tree["rope"],
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
+        "report": {"name": recipe.name},
+    }
+    return parts[stage]
+
+
+def reading(source: SourceSection) -> dict[str, Any]:
+    """How a source is read, without where it is: path, revision and tokenizer enter by their content."""
+    return source.model_dump(mode="json", exclude={"path", "revision", "tokenizer"})

@@ -1,0 +1,170 @@
+"""The one recipe: sections in, checked combinations out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.problems import problem_lines
+from longrecipe_core.recipe.sections import (
+    BaseSection,
+    ContextSection,
+    CorpusSection,
+    EvaluationSection,
+    IndexSection,
+    LaunchSection,
+    MergeSection,
+    ModelSection,
+    PositionsSection,
+    ReplaySection,
+    RopeSection,
+    Section,
+    SelectionSection,
+    TrainingSection,
+)
+
+
+class Recipe(Section):
+    """Everything that one run needs to know. YAML in, `section.key=value` overrides, resolved YAML out."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name, lower case")
+    seed: int = Field(2027, ge=0, description="of every random draw")
+    model: ModelSection | None = Field(None, description="a pretrained model; or `base` to train one")
+    base: BaseSection | None = Field(None, description="train a small base model first; or `model` to take one")
+    context: ContextSection
+    rope: RopeSection = RopeSection()
+    corpus: CorpusSection
+    selection: SelectionSection = SelectionSection()
+    positions: PositionsSection = PositionsSection()
+    index: IndexSection = IndexSection()
+    extend: TrainingSection
+    replay: ReplaySection
+    anneal: TrainingSection
+    merge: MergeSection = MergeSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    launch: LaunchSection = LaunchSection()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if (self.model is None) == (self.base is None):
+            raise ValueError("exactly one of model (a pretrained model) and base (train one) must be given")
+        if self.positions.strategy == "full" and self.context.train_length != self.context.target_length:
+            raise ValueError(
+                f"positions.strategy full trains every position: context.train_length "
+                f"{self.context.train_length} must equal context.target_length {self.context.target_length}"
+            )
+        replicas = self.launch.processes // self.launch.ulysses_degree * self.launch.micro_batch
+        stages = [("extend", self.extend), ("anneal", self.anneal)]
+        if self.base is not None:
+            stages.append(("base.training", self.base.training))
+            self.check_heads(self.base.query_heads, "base.query_heads")
+        for name, training in stages:
+            if training.global_batch % replicas:
+                raise ValueError(
+                    f"{name}.global_batch {training.global_batch} is not a multiple of {replicas}, the sequences "
+                    f"that launch.processes, ulysses_degree and micro_batch compute at a time"
+                )
+        return self
+
+    def check_heads(self, query_heads: int, origin: str) -> None:
+        """Raise ValueError where the Ulysses degree can't split `query_heads` (traps, 9)."""
+        degree = self.launch.ulysses_degree
+        if query_heads % degree:
+            raise ValueError(
+                f"launch.ulysses_degree {degree} does not divide the {query_heads} query heads of {origin}; "
+                f"allowed: {', '.join(str(d) for d in range(1, query_heads + 1) if query_heads % d == 0)}"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
+        """Read a recipe file and apply `section.key=value` overrides, whose values are YAML.
+
+        Raises:
+            RecipeError: one line per problem, each naming the key and what is allowed.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {path}: can't be read: {error}") from error
+        return cls.parse(text, overrides, origin=str(path))
+
+    @classmethod
+    def parse(cls, text: str, overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
+        """As `load`, from YAML text; `origin` names it in messages."""
+        try:
+            tree = yaml.load(text, Loader=RecipeLoader)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"recipe {origin}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise RecipeError(f"recipe {origin}: must hold keys and values, found {type(tree).__name__}")
+        for override in overrides:
+            _apply(tree, override)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise RecipeError("\n".join(problem_lines(cls, error, origin))) from error
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every key, with its default where none was given."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML 1.1 reads `5e-5` as text and keeps the last of two equal keys; here it is a number, and an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raise on a key that stands twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _float_without_dot() -> None:
+    import re
+
+    pattern = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+    RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", pattern, list("-+0123456789"))
+
+
+_float_without_dot()
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise RecipeError(f"--set {override}: must read section.key=value")
+    node: Any = tree
+    for depth, name in enumerate(path[:-1]):
+        node = _step(node, name, override, ".".join(path[: depth + 1]))
+    try:
+        parsed = yaml.load(value, Loader=RecipeLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: {value!r} is not YAML: {' '.join(str(error).split())}") from error
+    if isinstance(node, list):
+        node[_position(node, path[-1], override)] = parsed
+    else:
+        node[path[-1]] = parsed
+
+
+def _step(node: Any, name: str, override: str, where: str) -> Any:
+    if isinstance(node, list):
+        return node[_position(node, name, override)]
+    if node.get(name) is None:
+        node[name] = {}
+    if not isinstance(node[name], dict | list):
+        raise RecipeError(f"--set {override}: {where} is a value, not a section")
+    return node[name]
+
+
+def _position(node: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise RecipeError(f"--set {override}: {name} is not an entry of this list; allowed: 0..{len(node) - 1}")
+    return int(name)

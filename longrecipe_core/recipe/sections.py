@@ -1,0 +1,227 @@
+"""The sections of a recipe. Every field says what it does, its unit and its bounds.
+
+Fields that decide a stage's *result* feed its fingerprint (see `parts.py`); everything in `LaunchSection` only
+decides how fast and where the same result is computed, and never does.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The pretrained model whose context window is extended."""
+
+    path: str = Field(description="Hugging Face directory, fsspec URL of one, or hub id")
+    revision: str | None = Field(None, description="hub branch, tag or commit; resolved to a commit")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model or a dataset")
+
+
+class ContextSection(Section):
+    """Lengths, in tokens (paper, section 4.2)."""
+
+    target_length: int = Field(ge=2, description="the new context window")
+    train_length: int = Field(ge=2, description="tokens per training sample; about 30 % of the target length")
+    window: int | None = Field(None, ge=2, description="the base model's window; from its config when not given")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if self.train_length > self.target_length:
+            raise ValueError(
+                f"train_length {self.train_length} is above target_length {self.target_length}; "
+                f"allowed: 2..{self.target_length}"
+            )
+        return self
+
+
+class RopeSection(Section):
+    """How rotary positions reach the target length; baked into the config before the model is built."""
+
+    type: Literal["none", "theta", "ntk", "linear", "yarn", "llama3"] = Field("ntk", description="RoPE change")
+    theta: float | None = Field(None, gt=1, description="explicit base frequency, for type theta")
+    factor: float | None = Field(None, ge=1, description="stretch; target length / window when not given")
+
+    @model_validator(mode="after")
+    def _needs(self) -> Self:
+        if (self.type == "theta") != (self.theta is not None):
+            raise ValueError(f"type theta and a theta go together; got type {self.type}, theta {self.theta}")
+        if self.type in ("none", "theta") and self.factor is not None:
+            raise ValueError(f"factor {self.factor} has no meaning with type {self.type}; allowed: null")
+        return self
+
+
+class SourceSection(Section):
+    """One source of documents."""
+
+    path: str = Field(
+        description="file, directory, glob or fsspec URL; hub id for format hub; {stdlib} is Python's library"
+    )
+    format: Literal["text", "jsonl", "parquet", "arrow", "hub", "disk", "python-docstrings"] = Field(
+        "text", description="disk: a directory of datasets' save_to_disk"
+    )
+    subset: str | None = Field(None, description="configuration name of a hub dataset")
+    split: str = Field("train", description="split of a hub or disk dataset")
+    revision: str | None = Field(None, description="hub branch, tag or commit; resolved to a commit")
+    text_column: str = Field("text", description="column that holds a document's text")
+    prompt_column: str | None = Field(None, description="with response_column: instruction data for annealing")
+    response_column: str | None = Field(None, description="with prompt_column")
+    ids_column: str | None = Field(None, description="column with token ids of *another* tokenizer; see tokenizer")
+    tokenizer: str | None = Field(None, description="directory or hub id of the tokenizer that made ids_column")
+    limit: int | None = Field(None, ge=1, description="read at most so many documents")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if (self.prompt_column is None) != (self.response_column is None):
+            raise ValueError("prompt_column and response_column go together")
+        if (self.ids_column is None) != (self.tokenizer is None):
+            raise ValueError("ids_column and tokenizer go together")
+        if self.ids_column is not None and self.prompt_column is not None:
+            raise ValueError("ids_column and prompt_column exclude each other")
+        if self.format in ("text", "python-docstrings") and self.ids_column is not None:
+            raise ValueError(f"format {self.format} has no ids_column; allowed: jsonl, parquet, arrow, hub, disk")
+        return self
+
+
+class CorpusSection(Section):
+    """The long documents."""
+
+    sources: tuple[SourceSection, ...] = Field(min_length=1, description="where the documents are")
+    validation_share: Fraction = Field(
+        0.05, description="share of documents, by the digest of their text, kept for evaluation only"
+    )
+
+
+class SelectionSection(Section):
+    """Which sentences are trained on (paper, section 4.1)."""
+
+    strategy: Literal["digits", "random", "none"] = Field(
+        "digits", description="anchor sentences: those with a digit; each with probability 1/2; none: the document's start"
+    )
+
+
+class PositionsSection(Section):
+    """How position ids are spread over the target length (paper, section 4.2)."""
+
+    strategy: Literal["full", "rpes", "pose", "longrecipe"] = Field("longrecipe", description="see docs/positions.md")
+    sentences_per_segment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (1, 1), description="longrecipe: sentences in a segment, [least, most]"
+    )
+    chunks: Annotated[int, Field(ge=2)] = Field(2, description="pose: chunks per sample")
+    sentence_ends: str = Field(".!?\n", min_length=1, description="characters that end a sentence")
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        least, most = self.sentences_per_segment
+        if least > most:
+            raise ValueError(f"sentences_per_segment [{least}, {most}]: the first must not be above the second")
+        return self
+
+
+class IndexSection(Section):
+    """The training samples."""
+
+    samples: int | None = Field(
+        None, ge=1, description="samples in all; documents are used again with new draws; null: one per document"
+    )
+
+
+class TrainingSection(Section):
+    """One optimization (paper, section 5 and appendix); everything here changes the result."""
+
+    learning_rate: float = Field(gt=0, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="linear and cosine end at zero")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from zero")
+    steps: int | None = Field(None, ge=1, description="optimizer steps; from epochs when not given")
+    epochs: int = Field(1, ge=1, description="passes over the samples, where steps is not given")
+    global_batch: int = Field(96, ge=1, description="sequences per optimizer step, over all ranks")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="bf16 is autocast over fp32 master weights and optimizer state"
+    )
+
+
+class BaseSection(Section):
+    """A small Llama and its own BPE tokenizer, trained on the spot from `corpus` (demo and tests)."""
+
+    vocabulary_size: int = Field(512, ge=300, description="BPE entries, special ones included")
+    hidden_size: int = Field(128, ge=8)
+    intermediate_size: int = Field(344, ge=8)
+    layers: int = Field(4, ge=1)
+    query_heads: int = Field(4, ge=1)
+    kv_heads: int = Field(4, ge=1)
+    window: int = Field(256, ge=8, description="context window of the base model, tokens")
+    rope_theta: float = Field(10_000.0, gt=1)
+    training: TrainingSection
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.hidden_size % (2 * self.query_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of query_heads {self.query_heads}")
+        if self.query_heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} must divide query_heads {self.query_heads}")
+        return self
+
+
+class ReplaySection(Section):
+    """Instruction data for annealing, packed to the train length (paper, section 4.3)."""
+
+    sources: tuple[SourceSection, ...] = Field(min_length=1, description="prompt and response, or plain text")
+    separator: str = Field("\n", description="text between a prompt and its response")
+    loss_on_prompt: bool = Field(True, description="as the reference does")
+    attention_across_samples: bool = Field(True, description="as the reference does")
+
+
+class MergeSection(Section):
+    """Weights of the average (paper, section 4.3)."""
+
+    base_weight: float = Field(0.5, description="weight of the base model")
+    trained_weight: float = Field(0.5, description="weight of the annealed model")
+    dtype: Literal["base", "fp32", "bf16"] = Field("base", description="of the merged weights; base: as in the base model")
+
+
+class PasskeySection(Section):
+    """A five-digit key hidden in filler text, asked for at the end."""
+
+    distances: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="tokens between key and question")
+    trials: int = Field(20, ge=1, description="samples per distance")
+
+
+class EvaluationSection(Section):
+    """Loss by position, and passkey where asked for."""
+
+    documents: int = Field(32, ge=1, description="validation documents of at least the target length, at most")
+    buckets: int = Field(8, ge=1, description="equal parts of the target length")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
+    passkey: PasskeySection | None = Field(None)
+
+
+class LaunchSection(Section):
+    """How and where it is computed; never part of a fingerprint."""
+
+    processes: int = Field(1, ge=1, description="training processes (ranks), one per GPU")
+    micro_batch: int = Field(1, ge=1, description="sequences per forward pass and rank")
+    ulysses_degree: int = Field(1, ge=1, description="ranks that share a sequence by attention heads")
+    threads: int | None = Field(None, ge=1, description="CPU threads per process; cores / processes when not given")
+    workers: int = Field(1, ge=1, description="processes that tokenize and index")
+    activation_checkpointing: Literal["none", "full"] = Field("none", description="recompute activations in backward")
+    loss_chunk: int = Field(512, ge=1, description="tokens whose logits exist at one time")
+    checkpoint_every: int = Field(50, ge=1, description="optimizer steps between training checkpoints")
+    checkpoints_kept: int = Field(2, ge=1)
+    collective_timeout: int = Field(1800, ge=10, description="seconds after which a hung rank is an error")
+
+    @model_validator(mode="after")
+    def _degree(self) -> Self:
+        if self.processes % self.ulysses_degree:
+            raise ValueError(f"ulysses_degree {self.ulysses_degree} must divide processes {self.processes}")
+        return self

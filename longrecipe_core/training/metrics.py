@@ -1,0 +1,55 @@
+"""What the job tells: `metrics.jsonl`, TensorBoard, and one line per step on stdout."""
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Metrics:
+    """Written by rank 0 only. On resume, lines of steps that will be taken again are dropped."""
+
+    def __init__(self, directory: Path, steps_taken: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "metrics.jsonl"
+        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= steps_taken]
+        self._path.write_text("".join(line + "\n" for line in kept))
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=steps_taken + 1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one step's row; its `step` counts from 1."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for key, value in row.items():
+            if key not in ("step", "steps") and value is not None:
+                self._events.add_scalar(key, value, row["step"])
+        print(
+            f"step {row['step']}/{row['steps']} loss {row['loss']:.4f} lr {row['lr']:.3g} "
+            f"{row['tokens_per_second']:.0f} tokens/s",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`; a line cut by a crash is left out."""
+    return [json.loads(line) for line in _complete_lines(path)]
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """MiB: device memory ever allocated on CUDA, the process's largest resident size on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,55 @@
+"""Stages that make tokens: `tokenize` and `replay`."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from longrecipe_core.artifacts import ArtifactRef
+from tasks.run import Run, StageOutcome, Work, settle
+
+
+@task(name="tokenize", cache_policy=NO_CACHE)
+def tokenize(run: Run, base: ArtifactRef, corpus: ArtifactRef) -> StageOutcome:
+    """Long documents to token shards, split into train and validation."""
+    return settle(run, "tokenize", {"base": base, "corpus": corpus}, _tokenize)
+
+
+@task(name="replay", cache_policy=NO_CACHE)
+def replay(run: Run, base: ArtifactRef, replay_sources: ArtifactRef) -> StageOutcome:
+    """Instruction data to rows packed to the train length."""
+    return settle(run, "replay", {"base": base, "replay_sources": replay_sources}, _replay)
+
+
+def _tokenize(work: Work) -> dict[str, Any]:
+    from longrecipe_core.corpus import TokenShards, resolve_source, tokenize
+    from longrecipe_core.evaluation.nll import choose_documents
+
+    recipe = work.run.recipe
+    metrics = tokenize(
+        [resolve_source(source) for source in recipe.corpus.sources],
+        work.fetch("base"),
+        work.output,
+        validation_share=recipe.corpus.validation_share,
+        trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
+        progress=work.log,
+    )
+    # Told now, and not by the evaluation after days of training.
+    choose_documents(TokenShards(work.output, "validation"), recipe.context.target_length, 1, recipe.seed)
+    return metrics
+
+
+def _replay(work: Work) -> dict[str, Any]:
+    from longrecipe_core.corpus import resolve_source, tokenize_replay
+
+    recipe = work.run.recipe
+    sources = tuple(resolve_source(source) for source in recipe.replay.sources)
+    return tokenize_replay(
+        recipe.replay.model_copy(update={"sources": sources}),
+        work.fetch("base"),
+        work.output,
+        train_length=recipe.context.train_length,
+        seed=recipe.seed,
+        trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
+        progress=work.log,
+    )

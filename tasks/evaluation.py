@@ -1,0 +1,83 @@
+"""Stages `evaluate` and `report`."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from longrecipe_core.artifacts import ArtifactRef
+from tasks.run import Run, StageOutcome, Work, settle
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate(
+    run: Run, base: ArtifactRef, tokenize: ArtifactRef, extend: ArtifactRef, anneal: ArtifactRef, merge: ArtifactRef
+) -> StageOutcome:
+    """Measure every model of the run on the validation documents."""
+    inputs = {"base": base, "tokenize": tokenize, "extend": extend, "anneal": anneal, "merge": merge}
+    return settle(run, "evaluate", inputs, _evaluate)
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(run: Run, evaluate: ArtifactRef, merge: ArtifactRef) -> StageOutcome:
+    """A page and a model card for people."""
+    return settle(run, "report", {"evaluate": evaluate, "merge": merge}, _report)
+
+
+def _evaluate(work: Work) -> dict[str, Any]:
+    from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
+    from longrecipe_core.evaluation.table import read_rows, summary
+    from longrecipe_core.launching import launch_evaluation
+
+    recipe = work.run.recipe
+    base = work.fetch("base")
+    models = [EvaluatedModel(name="base", directory=base)]
+    if recipe.rope.type != "none":
+        models.append(EvaluatedModel(name="base, RoPE change only", directory=base, rope=recipe.rope))
+    models += [
+        EvaluatedModel(name="stage 0, extended", directory=work.fetch("extend")),
+        EvaluatedModel(name="stage 1, annealed", directory=work.fetch("anneal")),
+        EvaluatedModel(name="stage 2, merged", directory=work.fetch("merge")),
+    ]
+    window = base_window(work)
+    job = EvaluationJob(
+        models=tuple(models),
+        tokens=work.fetch("tokenize"),
+        evaluation=recipe.evaluation,
+        window=window,
+        target_length=recipe.context.target_length,
+        seed=recipe.seed,
+        trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
+        threads=recipe.launch.threads,
+        loss_chunk=recipe.launch.loss_chunk,
+        output=work.output,
+    )
+    path = work.output.parent / "job.json"
+    path.write_text(job.model_dump_json(indent=1))
+    launch_evaluation(path, log=work.log)
+    return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
+
+
+def _report(work: Work) -> dict[str, Any]:
+    from longrecipe_core.evaluation.report import write_report
+
+    manifest = work.store.manifest_of(work.inputs["evaluate"])
+    write_report(
+        work.output,
+        recipe=work.run.recipe,
+        evaluation=work.fetch("evaluate"),
+        model_uri=work.inputs["merge"].uri,
+        nll=manifest.metrics["nll"],
+    )
+    return {}
+
+
+def base_window(work: Work) -> int:
+    """The base model's window: as the recipe says, else as its config does."""
+    from longrecipe_core.modeling import load_config
+
+    recipe = work.run.recipe
+    if recipe.context.window is not None:
+        return recipe.context.window
+    trust = bool(recipe.model and recipe.model.trust_remote_code)
+    return int(load_config(work.fetch("base"), trust).max_position_embeddings)

@@ -1,0 +1,36 @@
+"""Stage `index`: which tokens make each sample, and at which positions."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from longrecipe_core.artifacts import ArtifactRef
+from tasks.run import Run, StageOutcome, Work, settle
+
+
+@task(name="index", cache_policy=NO_CACHE)
+def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
+    """Select sentences and draw positions for every training sample."""
+    return settle(run, "index", {"base": base, "tokenize": tokenize}, _index)
+
+
+def _index(work: Work) -> dict[str, Any]:
+    from longrecipe_core.corpus import TokenShards, load_tokenizer
+    from longrecipe_core.positions.index import build_index
+    from longrecipe_core.selection import token_classes
+
+    recipe = work.run.recipe
+    tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
+    return build_index(
+        TokenShards(work.fetch("tokenize"), "train"),
+        token_classes(tokenizer, recipe.positions.sentence_ends),
+        work.output,
+        context=recipe.context,
+        selection=recipe.selection,
+        positions=recipe.positions,
+        samples=recipe.index.samples,
+        seed=recipe.seed,
+        workers=recipe.launch.workers,
+        progress=work.log,
+    )

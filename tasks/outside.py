@@ -1,0 +1,41 @@
+"""What comes from outside the store: sources and a pretrained model, known by their content."""
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, fingerprint
+from longrecipe_core.recipe import Recipe, SourceSection
+from tasks.run import Run
+
+
+@task(name="inputs", cache_policy=NO_CACHE)
+def inputs(run: Run) -> dict[str, ArtifactRef]:
+    """See `look_outside`."""
+    return look_outside(run.recipe, run.open_store())
+
+
+def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]:
+    """References to `corpus`, `replay_sources` and, where the recipe takes one, the pretrained `base`.
+
+    Files are read once and remembered by size and times; hub ids by their commit.
+    """
+    found = {
+        "corpus": _sources(recipe.corpus.sources, store),
+        "replay_sources": _sources(recipe.replay.sources, store),
+    }
+    if recipe.model is not None:
+        # Imports the hub's client, which a recipe that trains its own base has no need of.
+        from longrecipe_core.modeling.source import model_identity
+
+        identity = model_identity(recipe.model.path, recipe.model.revision, store.digests)
+        found["base"] = ArtifactRef(uri=recipe.model.path, kind="outside", fingerprint=fingerprint(identity))
+    return found
+
+
+def _sources(sources: Sequence[SourceSection], store: ArtifactStore) -> ArtifactRef:
+    from longrecipe_core.corpus.identity import source_digest
+
+    digests = [source_digest(source, store.digests) for source in sources]
+    return ArtifactRef(uri=", ".join(s.path for s in sources), kind="outside", fingerprint=fingerprint(digests))

@@ -1,0 +1,149 @@
+"""What every stage does around its work: key, look-up, verification, commit."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+
+from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState
+from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError
+from longrecipe_core.recipe import Recipe, stage_part
+from tasks.stages import STAGES, Stage, stage_key
+
+Log = Callable[[str], None]
+
+
+class Run(BaseModel):
+    """What every task is told: the recipe and where the artifacts are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    store: str
+
+    def open_store(self) -> ArtifactStore:
+        """The artifact store."""
+        return ArtifactStore(self.store)
+
+
+class StageOutcome(BaseModel):
+    """What a task returns: small, and JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    ref: ArtifactRef
+    status: Literal["hit", "ran"]
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's work gets: where its inputs lie locally, an empty directory to fill, a log."""
+
+    run: Run
+    store: ArtifactStore
+    stage: Stage
+    key: str
+    inputs: dict[str, ArtifactRef]
+    output: Path
+    log: Log
+    lease: Lease
+
+    def fetch(self, name: str) -> Path:
+        """A verified local directory with one input's data."""
+        ref = self.inputs[name]
+        if ref.kind != "outside":
+            return self.store.fetch(ref)
+        from longrecipe_core.modeling import fetch_model  # imports torch, which a cached run has no need of
+
+        model = self.run.recipe.model
+        assert model is not None
+        return fetch_model(model.path, model.revision, model.trust_remote_code)
+
+
+def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[Work], dict[str, Any]]) -> StageOutcome:
+    """Return the stage's artifact from the store if it is there and whole; else make, commit and return it."""
+    started = time.monotonic()
+    stage, store, log = STAGES[name], run.open_store(), run_log()
+    key = stage_key(run.recipe, stage, inputs)
+
+    def outcome(ref: ArtifactRef, status: Literal["hit", "ran"], why: str) -> StageOutcome:
+        return StageOutcome(stage=name, ref=ref, status=status, why=why, seconds=time.monotonic() - started)
+
+    manifest, why = look_up(store, stage, key)
+    if manifest is None:
+        with Lease(store, key, on_wait=lambda holder: log(f"{name}: waits for {holder.owner}, which makes it")) as lease:
+            manifest, why = look_up(store, stage, key)  # again: the one that we waited for may have made it
+            if manifest is None:
+                ref = _make(Work(run, store, stage, key, inputs, staging_directory(store, key) / "output", log, lease), why, make)
+                return outcome(ref, "ran", why)
+    log(f"{name}: hit, {store.ref(manifest).uri}")
+    return outcome(store.ref(manifest), "hit", why)
+
+
+def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> ArtifactRef:
+    started = time.monotonic()
+    name, staging, about = work.stage.name, work.output.parent, work.output / "about"
+    work.log(f"{name}: runs, because {why}")
+    # Set aside what can't be used; nothing is deleted.
+    place = work.store.place(work.stage.kind, work.key).uri
+    work.store.set_aside(ArtifactRef(uri=place, kind=work.stage.kind, fingerprint=work.key), why)
+    shutil.rmtree(work.output, ignore_errors=True)
+    work.output.mkdir(parents=True)
+    metrics = make(work)
+    about.mkdir(exist_ok=True)
+    (about / "recipe.yaml").write_text(work.run.recipe.to_yaml(), encoding="utf-8")
+    seconds = time.monotonic() - started
+    work.lease.check()
+    ref = work.store.commit(
+        work.stage.kind,
+        work.key,
+        work.output,
+        inputs=[work.inputs[input_] for input_ in work.stage.inputs],
+        recipe=stage_part(work.run.recipe, name),
+        seconds=seconds,
+        metrics=metrics,
+        consume=True,
+    )
+    TrainingState(work.store, work.key, work.lease).clear()
+    shutil.rmtree(staging)
+    work.log(f"{name}: done in {seconds:.1f} s, {ref.uri}")
+    return ref
+
+
+def look_up(store: ArtifactStore, stage: Stage, key: str) -> tuple[Manifest | None, str]:
+    """The stage's artifact if it can be used as it is, and why or why not."""
+    try:
+        manifest = store.find(stage.kind, key)
+        if manifest is None:
+            return None, "there is no such artifact"
+        store.verify(store.ref(manifest))
+    except (ArtifactDamagedError, ArtifactMissingError) as error:
+        return None, f"damaged: {error}"
+    changed = store.changed_inputs(manifest)
+    if changed:
+        return None, f"made from another content of {', '.join(changed)}"
+    return manifest, "in the store, whole"
+
+
+def staging_directory(store: ArtifactStore, key: str) -> Path:
+    """Where a stage works: on the store's own disk if that is local, so that a commit moves instead of copying."""
+    root = Path(store.root) if store.location.local else store.cache
+    return root / "staging" / key[:16]
+
+
+def run_log() -> Log:
+    """Prefect's run logger inside a run, the module's own outside."""
+    try:
+        return get_run_logger().info
+    except MissingContextError:
+        return logging.getLogger("longrecipe").info

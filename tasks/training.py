@@ -1,0 +1,101 @@
+"""Stages that train: `base`, `extend` and `anneal`."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from longrecipe_core.artifacts import ArtifactRef
+from tasks.run import Run, StageOutcome, Work, settle
+from tasks.training_run import train
+
+
+@task(name="base", cache_policy=NO_CACHE)
+def base(run: Run, corpus: ArtifactRef) -> StageOutcome:
+    """Train a tokenizer and a small base model on the spot."""
+    return settle(run, "base", {"corpus": corpus}, _base)
+
+
+@task(name="extend", cache_policy=NO_CACHE)
+def extend(run: Run, base: ArtifactRef, tokenize: ArtifactRef, index: ArtifactRef) -> StageOutcome:
+    """Stage 0: context extension on skipped positions."""
+    return settle(run, "extend", {"base": base, "tokenize": tokenize, "index": index}, _extend)
+
+
+@task(name="anneal", cache_policy=NO_CACHE)
+def anneal(run: Run, extend: ArtifactRef, replay: ArtifactRef) -> StageOutcome:
+    """Stage 1: annealing on replay data, at a rate that decays to zero."""
+    return settle(run, "anneal", {"extend": extend, "replay": replay}, _anneal)
+
+
+def _base(work: Work) -> dict[str, Any]:
+    from longrecipe_core.corpus import (
+        document_id,
+        is_validation,
+        iterate_documents,
+        load_tokenizer,
+        tokenize,
+        train_tokenizer,
+    )
+    from longrecipe_core.modeling import make_tiny_config, make_tiny_model
+    from longrecipe_core.training.job import DataSpec
+
+    recipe = work.run.recipe
+    section = recipe.base
+    assert section is not None
+    scratch = work.output.parent
+    sources, share = recipe.corpus.sources, recipe.corpus.validation_share
+    texts = (document.text for source in sources for document in iterate_documents(source) if document.text)
+    # The tokenizer and the base model must not see what the evaluation is measured on.
+    kept = (text for text in texts if not is_validation(document_id(text), share))
+    train_tokenizer(kept, section.vocabulary_size, scratch / "tokenizer", model_max_length=section.window)
+    shutil.rmtree(scratch / "tokens", ignore_errors=True)
+    counts = tokenize(sources, scratch / "tokenizer", scratch / "tokens", validation_share=share, progress=work.log)
+    tokenizer = load_tokenizer(scratch / "tokenizer")
+    config = make_tiny_config(
+        section,
+        len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    shutil.rmtree(scratch / "start", ignore_errors=True)
+    make_tiny_model(config, scratch / "tokenizer", scratch / "start", seed=recipe.seed)
+    training = section.training
+    data = DataSpec(
+        kind="windows",
+        tokens=scratch / "tokens",
+        length=section.window,
+        samples=(training.steps or 0) * training.global_batch or None,
+    )
+    return {"corpus": counts} | train(work, start=scratch / "start", data=data, training=training, rope=None)
+
+
+def _extend(work: Work) -> dict[str, Any]:
+    from longrecipe_core.training.job import DataSpec
+
+    recipe = work.run.recipe
+    data = DataSpec(
+        kind="indexed",
+        tokens=work.fetch("tokenize"),
+        index=work.fetch("index"),
+        length=recipe.context.train_length,
+    )
+    return train(work, start=work.fetch("base"), data=data, training=recipe.extend, rope=recipe.rope)
+
+
+def _anneal(work: Work) -> dict[str, Any]:
+    from longrecipe_core.training.job import DataSpec
+
+    recipe = work.run.recipe
+    data = DataSpec(
+        kind="packed",
+        tokens=work.fetch("replay"),
+        length=recipe.context.train_length,
+        loss_on_prompt=recipe.replay.loss_on_prompt,
+        attention_across_samples=recipe.replay.attention_across_samples,
+    )
+    start: Path = work.fetch("extend")
+    return train(work, start=start, data=data, training=recipe.anneal, rope=None)

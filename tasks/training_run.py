@@ -1,0 +1,142 @@
+"""One training job with its lease, its saved states and its end."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longrecipe_core.artifacts import TrainingState
+from longrecipe_core.errors import ArtifactDamagedError, LeaseLostError
+from longrecipe_core.recipe import RopeSection, TrainingSection
+from tasks.run import Log, Work
+
+if TYPE_CHECKING:
+    from longrecipe_core.training.job import DataSpec
+
+POLL_SECONDS = 1.0
+
+
+def train(
+    work: Work, *, start: Path, data: "DataSpec", training: TrainingSection, rope: RopeSection | None
+) -> dict[str, Any]:
+    """Train from the model in `start` into the stage's output; resume from the newest state, if any.
+
+    The caller holds the stage's lease. Raises LaunchError when the job fails; its states stay for the next run.
+    """
+    import torch
+
+    from longrecipe_core.launching import launch_training
+    from longrecipe_core.modeling import finish_checkpoint
+    from longrecipe_core.training.job import TrainingJob
+    from longrecipe_core.training.metrics import read_metrics
+
+    recipe, scratch = work.run.recipe, work.output.parent
+    trust = bool(recipe.model and recipe.model.trust_remote_code)
+    job = TrainingJob(
+        stage=work.stage.name,
+        model=start,
+        trust_remote_code=trust,
+        rope=rope,
+        window=recipe.context.window,
+        target_length=recipe.context.target_length if rope else None,
+        data=data,
+        training=training,
+        launch=recipe.launch,
+        seed=recipe.seed,
+        checkpoints=scratch / "checkpoints",
+        output=work.output,
+        logs=scratch / "logs",
+    )
+    (scratch / "job.json").write_text(job.model_dump_json(indent=1))
+    state = TrainingState(work.store, work.key, work.lease)
+    restore(state, job.checkpoints, work)
+    with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log):
+        launch_training(
+            scratch / "job.json",
+            processes=recipe.launch.processes,
+            cuda=torch.cuda.is_available(),
+            log=work.log,
+        )
+    summary = finish_checkpoint(work.output, start, trust_remote_code=trust)
+    shutil.copytree(job.logs, work.output / "about")
+    rows = read_metrics(job.logs / "metrics.jsonl")
+    return {
+        "steps": rows[-1]["step"],
+        "first_loss": rows[0]["loss"],
+        "last_loss": rows[-1]["loss"],
+        "tokens": sum(row["tokens"] for row in rows),
+        "parameters": summary.parameters,
+    }
+
+
+def restore(state: TrainingState, checkpoints: Path, work: Work) -> None:
+    """Put the newest whole state where the job looks for it, unless a newer one is there from a killed run."""
+    from longrecipe_core.training.checkpoint import complete_steps
+
+    while (step := state.latest()) is not None:
+        if step <= max(complete_steps(checkpoints), default=-1):
+            return
+        partial = checkpoints / f"step-{step}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            state.load(step, partial)
+        except ArtifactDamagedError as error:
+            state.set_aside(step, str(error))
+            continue
+        partial.rename(checkpoints / f"step-{step}")
+        work.log(f"{work.stage.name}: resumes from the state after step {step}")
+        return
+
+
+@contextmanager
+def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) -> Iterator[None]:
+    """While the job runs, store each checkpoint that it completes.
+
+    A store that can't be reached is told and tried again: it must not end a job that trains well.
+    """
+    done = threading.Event()
+    lost: list[LeaseLostError] = []
+
+    def follow() -> None:
+        while not done.wait(POLL_SECONDS):
+            try:
+                keep_newest(state, checkpoints, kept)
+            except OSError as error:
+                log(f"the training state could not be stored and will be tried again: {error}")
+            except LeaseLostError as error:
+                lost.append(error)
+                return
+
+    thread = threading.Thread(target=follow, name="training-states", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if lost:
+        raise lost[0]
+
+
+def keep_newest(state: TrainingState, checkpoints: Path, kept: int) -> None:
+    """Store the newest complete checkpoint, unless it is stored already."""
+    from longrecipe_core.training.checkpoint import complete_steps
+
+    step = max(complete_steps(checkpoints), default=None)
+    if step is None or step in state.steps():
+        return
+    copy = checkpoints / f"step-{step}.storing"
+    shutil.rmtree(copy, ignore_errors=True)
+    try:
+        # A second name for the same bytes: the job may prune its own at any moment, and moving this one is free.
+        shutil.copytree(checkpoints / f"step-{step}", copy, copy_function=_link)
+    except (shutil.Error, FileNotFoundError):
+        return  # pruned meanwhile, so a newer one is there: the next look takes that
+    state.save(step, copy, kept, consume=True)
+    shutil.rmtree(copy, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)

