@@ -47,7 +47,7 @@ def _base(work: Work) -> dict[str, Any]:
     assert section is not None
     scratch = work.output.parent
     sources, share = recipe.corpus.sources, recipe.corpus.validation_share
-    texts = (document.text for source in sources for document in iterate_documents(source) if document.text)
+    texts = (document.joined() for source in sources for document in iterate_documents(source) if document.text)
     # The tokenizer and the base model must not see what the evaluation is measured on.
     kept = (text for text in texts if not is_validation(document_id(text), share))
     train_tokenizer(kept, section.vocabulary_size, scratch / "tokenizer", model_max_length=section.window)

@@ -81,13 +81,14 @@ class InputEntry(_Record):
     """One input as it was when the artifact was made.
 
     `manifest_sha256` is None for an input from outside the store, `gone` for one that was no longer in the
-    store when the artifact was committed.
+    store when the artifact was committed. `content_sha256` is its `Manifest.content_digest()`.
     """
 
     kind: str
     fingerprint: str
     uri: str
     manifest_sha256: Sha256 | Literal["gone"] | None
+    content_sha256: Sha256 | None = None
 
 
 class Manifest(_Record):
@@ -105,6 +106,14 @@ class Manifest(_Record):
     created: str
     seconds: float
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def content_digest(self) -> str:
+        """sha256 over names and digests of the files, but for those under `about/`, which tell how it was made.
+
+        Two attempts that made the same data have the same, whatever they took and logged.
+        """
+        rows = sorted((file.name, file.sha256) for file in self.files if not file.name.startswith("about/"))
+        return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""

@@ -240,15 +240,20 @@ class ArtifactStore:
         return target
 
     def changed_inputs(self, manifest: Manifest) -> list[str]:
-        """URIs of the inputs whose manifest is gone or another than when the artifact was made; [] is
-        good.
+        """URIs of the inputs that are gone or hold other data than when the artifact was made; [] is good.
+
+        An input that was made again with the same bytes has not changed: what was trained on it stays valid.
         """
         return [
             entry.uri
             for entry in manifest.inputs
-            if entry.manifest_sha256 is not None
-            and self.manifest_digest(entry.kind, entry.fingerprint) != entry.manifest_sha256
+            if entry.manifest_sha256 is not None and not self.input_stands(entry)
         ]
+
+    def input_stands(self, entry: InputEntry) -> bool:
+        """Whether an input from this store is there with the data that it had."""
+        present = self.find(entry.kind, entry.fingerprint)
+        return present is not None and present.content_digest() == entry.content_sha256
 
     def _load(self, place: Location, kind: str, fingerprint: str | None) -> Manifest | None:
         path = place / MANIFEST
@@ -266,10 +271,16 @@ class ArtifactStore:
         return manifest
 
     def _input(self, ref: ArtifactRef) -> InputEntry:
-        digest: str | None = None
-        if self._holds(ref):
-            digest = self.manifest_digest(ref.kind, ref.fingerprint) or "gone"
-        return InputEntry(kind=ref.kind, fingerprint=ref.fingerprint, uri=ref.uri, manifest_sha256=digest)
+        if not self._holds(ref):
+            return InputEntry(kind=ref.kind, fingerprint=ref.fingerprint, uri=ref.uri, manifest_sha256=None)
+        present = self.find(ref.kind, ref.fingerprint)
+        return InputEntry(
+            kind=ref.kind,
+            fingerprint=ref.fingerprint,
+            uri=ref.uri,
+            manifest_sha256=self.manifest_digest(ref.kind, ref.fingerprint) or "gone",
+            content_sha256=present.content_digest() if present else None,
+        )
 
     def _holds(self, ref: ArtifactRef) -> bool:
         return ref.uri.startswith(self.root.rstrip("/") + "/")

@@ -33,6 +33,10 @@ class Document:
     origin: str
     instruction: bool = False
 
+    def joined(self, separator: str = "\n") -> str:
+        """The whole text; of a sample prompt, separator and response."""
+        return (self.text or "") if self.prompt is None else f"{self.prompt}{separator}{self.text or ''}"
+
 
 def iterate_documents(
     source: SourceSection, *, trust_remote_code: bool = False, skipped_files: Counter[str] | None = None

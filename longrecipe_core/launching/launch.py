@@ -1,5 +1,6 @@
 """Start a training job under `accelerate launch`, and an evaluation in a process of its own."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ import yaml
 from longrecipe_core.launching.supervised import run_supervised
 
 Log = Callable[[str], None]
+
+# A child's lines go to a log, where progress bars are noise.
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
@@ -24,14 +28,16 @@ def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
     Raises:
         LaunchError: The job ended with an error.
     """
+    threads = max(1, (os.cpu_count() or 1) // processes)  # of OpenMP; the job sets torch's own by the recipe
     config = job.with_name("accelerate.yaml")
     config.write_text(yaml.safe_dump(accelerate_config(processes, cuda, free_port())))
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)),
+        *("--num_cpu_threads_per_process", str(threads)),
         *("--module", "longrecipe_core.training", str(job)),
     ]
     # cuBLAS is deterministic only with a workspace of fixed size.
-    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**QUIET, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     if not cuda:
         environment["ACCELERATE_USE_CPU"] = "true"
     run_supervised(f"training job {job}", command, log, environment)
@@ -40,7 +46,7 @@ def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
 def launch_evaluation(job: Path, *, log: Log) -> None:
     """Run `python -m longrecipe_core.evaluation JOB` and wait for it; raises LaunchError when it ends with an error."""
     command = [sys.executable, "-m", "longrecipe_core.evaluation", str(job)]
-    run_supervised(f"evaluation job {job}", command, log, {"TOKENIZERS_PARALLELISM": "false"})
+    run_supervised(f"evaluation job {job}", command, log, QUIET)
 
 
 def accelerate_config(processes: int, cuda: bool, port: int) -> dict[str, object]:

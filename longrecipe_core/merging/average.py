@@ -14,8 +14,8 @@ import torch
 from longrecipe_core.errors import MergeError
 from longrecipe_core.modeling.weights import StoredTensor
 
-# Numbers per piece: 4 MiB in fp32, so that a piece stays in the processor's cache between its steps.
-PIECE = 2**20
+# Numbers per piece: 1 MiB in fp32, so that a piece stays in the processor's cache between its steps.
+PIECE = 2**18
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -66,5 +66,5 @@ def files_matching(directory: Path, patterns: Iterable[str]) -> list[str]:
 
 
 def companion_patterns(has_code: bool) -> tuple[str, ...]:
-    """Patterns of what belongs to a model beside config and weights; Python code only where it has its own."""
+    """Patterns of what belongs to a model beside config and weights; Python code only if it has its own."""
     return (*TOKENIZER_PATTERNS, *GENERATION_PATTERNS, *(CODE_PATTERNS if has_code else ()))

@@ -16,7 +16,7 @@ LENGTH_BYTES = 8  # a safetensors file starts with its header's length, little-e
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor's place: `size` bytes from byte `start` of `file`; `dtype` as safetensors spells it (`BF16`)."""
+    """One tensor's place: `size` bytes from byte `start` of `file`; `dtype` as in safetensors (`BF16`)."""
 
     name: str
     file: Path

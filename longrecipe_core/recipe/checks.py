@@ -20,7 +20,7 @@ def check_inputs(recipe: Recipe) -> None:
     """
     problems = list(_missing_sources(recipe))
     if recipe.model is not None:
-        directory = Path(recipe.model.path)
+        directory = Path(recipe.model.path).expanduser()
         if directory.is_dir():
             problems += _model_problems(recipe, directory)
         elif recipe.model.path.startswith(("/", ".", "~", "models/")):

@@ -61,6 +61,17 @@ class Recipe(Section):
         if self.base is not None:
             stages.append(("base.training", self.base.training))
             self.check_heads(self.base.query_heads, "base.query_heads")
+        window = self.context.window or (self.base.window if self.base is not None else None)
+        if window is not None and self.context.target_length < window:
+            raise ValueError(
+                f"context.target_length: {self.context.target_length} is below the base model's window {window}; "
+                f"allowed: {window} and above"
+            )
+        if self.positions.strategy == "pose" and self.positions.chunks > self.context.train_length:
+            raise ValueError(
+                f"positions.chunks {self.positions.chunks} is above context.train_length "
+                f"{self.context.train_length}; allowed: 2..{self.context.train_length}"
+            )
         for name, training in stages:
             if training.global_batch % replicas:
                 raise ValueError(
@@ -94,10 +105,7 @@ class Recipe(Section):
     @classmethod
     def parse(cls, text: str, overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
         """As `load`, from YAML text; `origin` names it in messages."""
-        try:
-            tree = yaml.load(text, Loader=RecipeLoader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"recipe {origin}: not YAML: {' '.join(str(error).split())}") from error
+        tree = _read_yaml(text, f"recipe {origin}:")
         if not isinstance(tree, dict):
             raise RecipeError(f"recipe {origin}: must hold keys and values, found {type(tree).__name__}")
         for override in overrides:
@@ -136,6 +144,14 @@ def _float_without_dot() -> None:
 _float_without_dot()
 
 
+def _read_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=RecipeLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        # PyYAML lets Python's own errors through: the date 2020-13-45, a list as a key, brackets 1,000 deep.
+        raise RecipeError(f"{origin} not YAML: {' '.join(str(error).split())}") from error
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     path = key.strip().split(".")
@@ -144,10 +160,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     for depth, name in enumerate(path[:-1]):
         node = _step(node, name, override, ".".join(path[: depth + 1]))
-    try:
-        parsed = yaml.load(value, Loader=RecipeLoader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: {value!r} is not YAML: {' '.join(str(error).split())}") from error
+    parsed = _read_yaml(value, f"--set {override}: {value!r} is")
     if isinstance(node, list):
         node[_position(node, path[-1], override)] = parsed
     else:
@@ -165,6 +178,6 @@ def _step(node: Any, name: str, override: str, where: str) -> Any:
 
 
 def _position(node: list[Any], name: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    if not name.isdecimal() or int(name) >= len(node):
         raise RecipeError(f"--set {override}: {name} is not an entry of this list; allowed: 0..{len(node) - 1}")
     return int(name)

@@ -4,17 +4,33 @@ Fields that decide a stage's *result* feed its fingerprint (see `parts.py`); eve
 decides how fast and where the same result is computed, and never does.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as booleans, and pydantic would read those as 1 and 0."""
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in items):
+            assert info.field_name is not None
+            if _takes_numbers(cls.model_fields[info.field_name].annotation):
+                raise ValueError(f"{value!r} is not allowed: Input should be a number, not true or false")
+        return value
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_takes_numbers(part) for part in get_args(annotation))
 
 
 class ModelSection(Section):
@@ -142,7 +158,7 @@ class TrainingSection(Section):
     steps: int | None = Field(None, ge=1, description="optimizer steps; from epochs when not given")
     epochs: int = Field(1, ge=1, description="passes over the samples, where steps is not given")
     global_batch: int = Field(96, ge=1, description="sequences per optimizer step, over all ranks")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW")
     epsilon: float = Field(1e-8, gt=0, description="AdamW")
     weight_decay: float = Field(0.1, ge=0, description="AdamW")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")

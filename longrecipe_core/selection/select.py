@@ -14,7 +14,7 @@ Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def select_tokens(
     strategy: str, input_ids: npt.NDArray[Any], budget: int, classes: TokenClasses, rng: np.random.Generator
 ) -> Spans:
-    """Pick exactly `budget` tokens of a document, whole sentences but for the last one kept.
+    """Pick exactly `budget` tokens of a document, whole sentences but for one: the last kept, where it can be cut.
 
     `digits`: sentences with a digit are anchors. `random`: each sentence is one with probability 1/2. `none`: no
     sentence is dropped; one run of `budget` tokens at a uniformly drawn start.
@@ -61,7 +61,11 @@ def _select(
     order = np.concatenate([rng.permutation(np.flatnonzero(anchor)), rng.permutation(np.flatnonzero(~anchor))])
     drawn = int(np.searchsorted(np.cumsum(lengths[order]), budget)) + 1
     kept = np.sort(order[:drawn])
-    return _cut(starts[kept], lengths[kept], budget)
+    # The last sentence is cut to the budget. Where it is too short for that, the one drawn last is, which never is:
+    # dropping whole sentences from the end would lose anchors and thin out the document's end.
+    excess = lengths[kept].sum() - budget
+    lengths[kept[-1] if lengths[kept[-1]] > excess else order[drawn - 1]] -= excess
+    return starts[kept], lengths[kept]
 
 
 def _one_run(
@@ -70,12 +74,3 @@ def _one_run(
     first = int(rng.integers(0, len(input_ids) - budget, endpoint=True))
     starts = first + sentence_starts(input_ids[first : first + budget], classes.ends_sentence)
     return starts, np.diff(np.append(starts, first + budget))
-
-
-def _cut(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], budget: int) -> Spans:
-    """Shorten the end so that exactly `budget` tokens stay; every sentence but the last stays whole."""
-    filled = np.cumsum(lengths)
-    last = int(np.searchsorted(filled, budget))
-    lengths = lengths[: last + 1].copy()
-    lengths[last] -= filled[last] - budget
-    return starts[: last + 1], lengths

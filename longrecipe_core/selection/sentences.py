@@ -32,7 +32,9 @@ def token_classes(tokenizer: Any, sentence_ends: str = ".!?\n") -> TokenClasses:
     texts = tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
     last = re.compile(rf"[{re.escape(sentence_ends)}]\W*\Z")
     newline = "\n" in sentence_ends
-    special = set(tokenizer.all_special_ids)
+    # Reserved ones (Llama 3's <|reserved_special_token_0|>) have no role, so all_special_ids lacks them.
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
     ends = [i not in special and bool(last.search(text) or (newline and "\n" in text)) for i, text in enumerate(texts)]
     digits = [i not in special and any(c.isdigit() for c in text) for i, text in enumerate(texts)]
     return TokenClasses(np.array(ends, dtype=bool), np.array(digits, dtype=bool), tokenizer.bos_token_id)

@@ -70,7 +70,7 @@ class Checkpoints:
                 raise TrainingError(
                     f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or remove it"
                 )
-        weights = load_file(directory / "model.safetensors", device=str(self._accelerator.device))
+        weights = load_file(directory / "model.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights.pop(name))

@@ -1,12 +1,15 @@
-"""What the job tells: `metrics.jsonl`, TensorBoard, and one line per step on stdout."""
+"""What the job tells: `metrics.jsonl`, TensorBoard, and a line on stdout every few seconds."""
 
 import json
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+
+LINE_SECONDS = 2.0
 
 
 class Metrics:
@@ -17,6 +20,7 @@ class Metrics:
         self._path = directory / "metrics.jsonl"
         kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= steps_taken]
         self._path.write_text("".join(line + "\n" for line in kept))
+        self._told = -LINE_SECONDS
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=steps_taken + 1)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -26,6 +30,10 @@ class Metrics:
         for key, value in row.items():
             if key not in ("step", "steps") and value is not None:
                 self._events.add_scalar(key, value, row["step"])
+        now = time.monotonic()
+        if now - self._told < LINE_SECONDS and row["step"] < row["steps"]:
+            return
+        self._told = now
         print(
             f"step {row['step']}/{row['steps']} loss {row['loss']:.4f} lr {row['lr']:.3g} "
             f"{row['tokens_per_second']:.0f} tokens/s",

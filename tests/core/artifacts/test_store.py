@@ -49,9 +49,15 @@ def local(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "root"), cache=tmp_path / "cache")
 
 
-def commit(store: ArtifactStore, directory: Path, key: str = KEY, **more: object) -> ArtifactRef:
+def commit(
+    store: ArtifactStore, directory: Path, key: str = KEY, extra: dict[str, bytes] | None = None, **more: object
+) -> ArtifactRef:
     arguments: dict = {"recipe": {"a": 1}, "seconds": 1.5, **more}
-    return store.commit("tokens", key, staging(directory), **arguments)
+    filled = staging(directory)
+    for name, data in (extra or {}).items():
+        (filled / name).parent.mkdir(parents=True, exist_ok=True)
+        (filled / name).write_bytes(data)
+    return store.commit("tokens", key, filled, **arguments)
 
 
 def test_commit_find_fetch(store: ArtifactStore, tmp_path: Path) -> None:
@@ -308,7 +314,16 @@ def test_lineage_and_changed_inputs(store: ArtifactStore, tmp_path: Path) -> Non
     assert len(tree.lines()) == 3
     store.set_aside(tokens, "test")
     assert store.changed_inputs(manifest) == [tokens.uri]
-    commit(store, tmp_path / "s", inputs=[outside])
+    assert lineage(store, index).inputs[0].changed
+
+    # Made again with the same data, and with another account of how: nothing has changed for those who used it.
+    (tmp_path / "again").mkdir()
+    again = commit(store, tmp_path / "again", inputs=[outside], extra={"about/log.txt": b"slower this time"})
+    assert store.changed_inputs(manifest) == []
+    assert not lineage(store, index).inputs[0].changed
+    store.set_aside(again, "test")
+    (tmp_path / "other").mkdir()
+    commit(store, tmp_path / "other", inputs=[outside], extra={"more.json": b"{}"})
     assert store.changed_inputs(manifest) == [tokens.uri]
     assert lineage(store, index).inputs[0].changed
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from longrecipe_core.errors import MergeError
 from longrecipe_core.merging import average, merge_checkpoints
 from longrecipe_core.modeling import check_complete, load_model, save_model
+from longrecipe_core.modeling.weights import stored_tensors
 
 INDEX = "model.safetensors.index.json"
 
@@ -34,9 +35,17 @@ def small_pieces(monkeypatch):
 
 def weights_of(seed, dtype=torch.float32, **more):
     draw = torch.Generator().manual_seed(seed)
-    shapes = {"model.embed_tokens.weight": (70, 33), "model.norm.weight": (33,), "model.layers.0.w": (3, 5, 7)}
+    shapes = {
+        "model.embed_tokens.weight": (70, 33),
+        "model.norm.weight": (33,),
+        "model.layers.0.w": (3, 5, 7),
+    }
     values = {name: torch.randn(shape, generator=draw).to(dtype) for name, shape in shapes.items()}
-    return values | {"scalar": torch.tensor(0.5 + seed, dtype=dtype), "nothing": torch.zeros(0, 4, dtype=dtype)} | more
+    return (
+        values
+        | {"scalar": torch.tensor(0.5 + seed, dtype=dtype), "nothing": torch.zeros(0, 4, dtype=dtype)}
+        | more
+    )
 
 
 def write(directory: Path, weights, shards=1, config=None):
@@ -104,7 +113,8 @@ def test_three_sources_of_mixed_types_and_a_wished_type(tmp_path):
     types = (torch.float32, torch.bfloat16, torch.float16)
     values = [weights_of(i, dtype) for i, dtype in enumerate(types)]
     shares = (0.2, 0.3, 0.5)
-    sources = [(write(tmp_path / str(i), v), w) for i, (v, w) in enumerate(zip(values, shares, strict=True))]
+    directories = [write(tmp_path / str(i), v, config={"source": i}) for i, v in enumerate(values)]
+    sources = list(zip(directories, shares, strict=True))
     pairs = list(zip(values, shares, strict=True))
     merge_checkpoints(sources, str(tmp_path / "last"))
     assert_same(read(tmp_path / "last"), oracle(pairs, torch.float16))
@@ -112,6 +122,7 @@ def test_three_sources_of_mixed_types_and_a_wished_type(tmp_path):
         merge_checkpoints(sources, str(tmp_path / dtype), dtype=dtype)
         assert_same(read(tmp_path / dtype), oracle(pairs, getattr(torch, dtype)))
         config = json.loads((tmp_path / dtype / "config.json").read_text())
+        assert config["source"] == 2
         assert (config["dtype"], config["torch_dtype"]) == (dtype, dtype)
 
 
@@ -127,13 +138,15 @@ def test_weights_zero_and_one_reproduce_the_last_source(tmp_path):
 
 
 def test_integers_and_booleans_are_copied_or_refused(tmp_path):
-    counts = {"steps": torch.arange(3000), "mask": torch.tensor([True, False])}
+    counts = {"steps": torch.arange(3000), "a_mask": torch.tensor([True, False, True])}
     one = write(tmp_path / "one", weights_of(1, **counts))
     two = write(tmp_path / "two", weights_of(2, **counts))
     merge_checkpoints([(one, 0.5), (two, 0.5)], str(tmp_path / "out"), dtype="bfloat16")
+    for tensor in stored_tensors([tmp_path / "out" / "model.safetensors"]).values():
+        assert tensor.start % {"I64": 8, "BF16": 2, "BOOL": 1}[tensor.dtype] == 0, tensor  # aligned
     found = read(tmp_path / "out")
     assert torch.equal(found["steps"], counts["steps"])
-    assert torch.equal(found["mask"], counts["mask"])
+    assert torch.equal(found["a_mask"], counts["a_mask"])
     late = counts["steps"].clone()
     late[2999] += 1
     three = write(tmp_path / "three", weights_of(3, **(counts | {"steps": late})))
@@ -326,7 +339,11 @@ def test_peak_memory_does_not_grow_with_the_model(tmp_path):
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     grown_mib = int(done.stdout) / 1024
     print(f"peak memory grew by {grown_mib:.0f} MiB")

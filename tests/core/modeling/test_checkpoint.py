@@ -22,6 +22,12 @@ def test_weights_come_back_bit_for_bit(small_config, tmp_path):
     assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())
 
 
+def test_training_without_a_cache_is_not_what_is_published(small_config, tmp_path):
+    save_model(model_of(small_config()), tmp_path / "base")
+    save_model(load_model(tmp_path / "base"), tmp_path / "trained")
+    assert json.loads((tmp_path / "trained" / "config.json").read_text())["use_cache"] is True
+
+
 def test_saving_in_another_type_says_so_to_both_generations(small_config, tmp_path):
     model = model_of(small_config())
     save_model(model, tmp_path, dtype="bfloat16")
@@ -43,7 +49,7 @@ def test_a_gathered_state_dict_with_a_copied_head_stays_tied(small_config, tmp_p
     assert stored.keys() == gathered.keys() - {"lm_head.weight"}
     assert torch.equal(stored["model.embed_tokens.weight"], gathered["model.embed_tokens.weight"])
     gathered["lm_head.weight"] += 1
-    with pytest.raises(ModelError, match="lm_head.weight and model.embed_tokens.weight are tied"):
+    with pytest.raises(ModelError, match=r"lm_head.weight and model.embed_tokens.weight are tied"):
         save_model(model, tmp_path, state_dict=gathered)
 
 
@@ -51,9 +57,9 @@ def test_an_incomplete_or_foreign_state_dict_is_refused(small_config, tmp_path):
     model = model_of(small_config())
     lacking = dict(model.state_dict())
     del lacking["model.norm.weight"]
-    with pytest.raises(ModelError, match="lack model.norm.weight"):
+    with pytest.raises(ModelError, match=r"lack model.norm.weight"):
         save_model(model, tmp_path, state_dict=lacking)
-    with pytest.raises(ModelError, match="hold module.extra"):
+    with pytest.raises(ModelError, match=r"hold module.extra"):
         save_model(model, tmp_path, state_dict={**model.state_dict(), "module.extra": torch.zeros(1)})
     assert not list(tmp_path.iterdir())
 

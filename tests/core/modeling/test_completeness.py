@@ -28,7 +28,9 @@ def shard(directory):
     for file, part in parts.items():
         save_file({n: weights[n] for n in part}, directory / file, metadata={"format": "pt"})
     places = {name: file for file, part in parts.items() for name in part}
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places})
+    )
     (directory / "model.safetensors").unlink()
     return places
 
@@ -63,7 +65,10 @@ def test_a_model_fused_on_loading_is_complete(tmp_path):
     [
         (lambda w: w.pop(NAME), f"{NAME} is missing"),
         (lambda w: w.update({"other": torch.zeros(1)}), "other does not belong"),
-        (lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"].clone()}), "lm_head.weight does not"),
+        (
+            lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"].clone()}),
+            "lm_head.weight does not",
+        ),
         (lambda w: w.update({NAME: w[NAME][:, :-1].clone()}), rf"{NAME} has shape \[32, 63\]"),
     ],
 )
@@ -113,7 +118,9 @@ def test_an_empty_or_missing_shard_is_named(checkpoint, tokenizer_directory):
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_finishing_copies_what_belongs_and_removes_strays(checkpoint, tokenizer_directory, elsewhere, sharded):
+def test_finishing_copies_what_belongs_and_removes_strays(
+    checkpoint, tokenizer_directory, elsewhere, sharded
+):
     strays = ["pytorch_model.bin", "optimizer.pt", "model-00003-of-00003.safetensors", "model.gguf"]
     if sharded:
         shard(checkpoint)
@@ -127,11 +134,19 @@ def test_finishing_copies_what_belongs_and_removes_strays(checkpoint, tokenizer_
     check_complete(checkpoint)
     names = {path.name for path in checkpoint.iterdir()}
     assert not names & set(strays)
-    assert {"README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= names
+    assert {
+        "README.md",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    } <= names
     assert not any(name.startswith(".") for name in names)
     assert json.loads((checkpoint / "tokenizer_config.json").read_text())["model_max_length"] == 512
     assert json.loads((checkpoint / "generation_config.json").read_text()) == {"max_new_tokens": 17}
-    assert (checkpoint / "tokenizer.json").read_bytes() == (tokenizer_directory / "tokenizer.json").read_bytes()
+    assert (checkpoint / "tokenizer.json").read_bytes() == (
+        tokenizer_directory / "tokenizer.json"
+    ).read_bytes()
     again = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     finish_checkpoint(checkpoint, tokenizer_directory)
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == again
@@ -142,7 +157,8 @@ tokenizer = AutoTokenizer.from_pretrained({str(checkpoint)!r})
 model = AutoModelForCausalLM.from_pretrained({str(checkpoint)!r})
 ids = tokenizer("a long text")["input_ids"]
 same = model.lm_head.weight is model.model.embed_tokens.weight
-print(json.dumps([tokenizer.decode(ids), tokenizer.model_max_length, model.config.max_position_embeddings, same]))
+text, length = tokenizer.decode(ids), tokenizer.model_max_length
+print(json.dumps([text, length, model.config.max_position_embeddings, same]))
 """)
     assert found == ["a long text", 512, 512, True]
 
@@ -155,7 +171,9 @@ def test_a_stale_index_gives_way_to_the_single_file(checkpoint, tokenizer_direct
     assert check_complete(checkpoint).files == 1
 
 
-@pytest.mark.parametrize(("length", "wanted"), [(64, 512), (4096, 4096), (int(1e30), int(1e30)), (None, None)])
+@pytest.mark.parametrize(
+    ("length", "wanted"), [(64, 512), (4096, 4096), (int(1e30), int(1e30)), (None, None)]
+)
 def test_only_a_real_and_lower_length_is_raised(checkpoint, tokenizer_directory, tmp_path, length, wanted):
     base = tmp_path / "base"
     base.mkdir()

@@ -123,7 +123,10 @@ def test_a_scaled_base_keeps_its_scaling(small_config):
     ("parameters", "word"),
     [
         ({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "dynamic"),
-        ({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (
+            {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+            "partial_rotary_factor 0.5",
+        ),
         ({"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}, "mrope_section"),
     ],
 )
@@ -141,7 +144,7 @@ def test_other_architectures_are_refused(small_config):
 
 def test_a_sliding_window_below_the_target_is_refused(small_config):
     config = small_config("mistral", sliding_window=4096)
-    with pytest.raises(ModelError, match="sliding_window 4096.*8192"):
+    with pytest.raises(ModelError, match=r"sliding_window 4096.*8192"):
         rope_config(config, RopeSection(), window=None, target_length=8192)
     assert rope_config(config, RopeSection(), window=None, target_length=4096).sliding_window == 4096
 
@@ -157,7 +160,9 @@ def old_reader(directory):
     scaling = raw.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     rest = {k: v for k, v in scaling.items() if k not in ("rope_type", "type")}
-    return {"rope_type": kind, "rope_theta": raw.get("rope_theta", 10_000.0), **rest}, raw["max_position_embeddings"]
+    return {"rope_type": kind, "rope_theta": raw.get("rope_theta", 10_000.0), **rest}, raw[
+        "max_position_embeddings"
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
