@@ -117,7 +117,8 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The resolved recipe: every key, with its default where none was given."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        tree = self.model_dump(mode="json")
+        return yaml.dump(tree, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -134,11 +135,16 @@ class RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class RecipeDumper(yaml.SafeDumper):
+    """Quotes text that RecipeLoader would read as a number: a commit may begin 12e45."""
+
+
 def _float_without_dot() -> None:
     import re
 
     pattern = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-    RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", pattern, list("-+0123456789"))
+    for reader in (RecipeLoader, RecipeDumper):
+        reader.add_implicit_resolver("tag:yaml.org,2002:float", pattern, list("-+0123456789"))
 
 
 _float_without_dot()
