@@ -1,0 +1,1 @@
+"""How it runs somewhere: work pools, schedulers, containers."""

@@ -44,7 +44,11 @@ def parser() -> argparse.ArgumentParser:
     recipe = argparse.ArgumentParser(add_help=False, parents=[store])
     recipe.add_argument("recipe", metavar="RECIPE.yaml")
     recipe.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key; VALUE is YAML"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one key; VALUE is YAML",
     )
     for name, function, parent, text in (
         ("run", run, recipe, "run a recipe; stages whose results are in the store are skipped"),

@@ -11,7 +11,12 @@ from tasks.run import Run, StageOutcome, Work, settle
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(
-    run: Run, base: ArtifactRef, tokenize: ArtifactRef, extend: ArtifactRef, anneal: ArtifactRef, merge: ArtifactRef
+    run: Run,
+    base: ArtifactRef,
+    tokenize: ArtifactRef,
+    extend: ArtifactRef,
+    anneal: ArtifactRef,
+    merge: ArtifactRef,
 ) -> StageOutcome:
     """Measure every model of the run on the validation documents."""
     inputs = {"base": base, "tokenize": tokenize, "extend": extend, "anneal": anneal, "merge": merge}

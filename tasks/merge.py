@@ -27,7 +27,9 @@ def _merge(work: Work) -> dict[str, Any]:
     base, trained = work.fetch("base"), work.fetch("anneal")
     dtype = _stored_dtype(base) if section.dtype == "base" else DTYPES[section.dtype]
     merge_checkpoints(
-        [(str(base), section.base_weight), (str(trained), section.trained_weight)], str(work.output), dtype=dtype
+        [(str(base), section.base_weight), (str(trained), section.trained_weight)],
+        str(work.output),
+        dtype=dtype,
     )
     trust = bool(recipe.model and recipe.model.trust_remote_code)
     summary = finish_checkpoint(work.output, trained, trust_remote_code=trust)

@@ -81,10 +81,16 @@ def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[
 
     manifest, why = look_up(store, stage, key)
     if manifest is None:
-        with Lease(store, key, on_wait=lambda holder: log(f"{name}: waits for {holder.owner}, which makes it")) as lease:
+        with Lease(
+            store, key, on_wait=lambda holder: log(f"{name}: waits for {holder.owner}, which makes it")
+        ) as lease:
             manifest, why = look_up(store, stage, key)  # again: the one that we waited for may have made it
             if manifest is None:
-                ref = _make(Work(run, store, stage, key, inputs, staging_directory(store, key) / "output", log, lease), why, make)
+                ref = _make(
+                    Work(run, store, stage, key, inputs, staging_directory(store, key) / "output", log, lease),
+                    why,
+                    make,
+                )
                 return outcome(ref, "ran", why)
     log(f"{name}: hit, {store.ref(manifest).uri}")
     return outcome(store.ref(manifest), "hit", why)

@@ -39,9 +39,7 @@ class DigestMemory:
         """The sha256 remembered for this place, if its stamp (size, times, inode or ETag) is still the
         same.
         """
-        rows = self._execute(
-            "SELECT sha256 FROM digests WHERE place = ? AND stamp = ?", (_hashed(place), stamp)
-        )
+        rows = self._execute("SELECT sha256 FROM digests WHERE place = ? AND stamp = ?", (_hashed(place), stamp))
         return str(rows[0][0]) if rows else None
 
     def remember(self, place: str, stamp: str, sha256: str) -> None:

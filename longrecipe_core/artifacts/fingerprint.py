@@ -58,9 +58,7 @@ def _plain(value: object, place: str) -> Any:
         plain = {}
         for key, item in value.items():
             if type(key) is not str:
-                raise FingerprintError(
-                    f"{place or 'value'}: the key {key!r} is a {type(key).__name__}, not a str"
-                )
+                raise FingerprintError(f"{place or 'value'}: the key {key!r} is a {type(key).__name__}, not a str")
             plain[key] = _plain(item, f"{place}.{key}" if place else key)
         return plain
     raise FingerprintError(f"{place or 'value'}: {kind.__name__} has no certain serialization")

@@ -63,9 +63,7 @@ class Lease:
     ) -> None:
         """`on_wait` is called once per holder that is waited for; by default one line is logged."""
         if not 0 < heartbeat < stale_after:
-            raise StoreError(
-                f"heartbeat {heartbeat} s must be positive and below stale_after {stale_after} s"
-            )
+            raise StoreError(f"heartbeat {heartbeat} s must be positive and below stale_after {stale_after} s")
         self.fingerprint = fingerprint
         self.owner = owner or f"{socket.gethostname()}:{os.getpid()}"
         self.heartbeat, self.stale_after = heartbeat, stale_after
@@ -129,9 +127,7 @@ class Lease:
                 return
             # Not deleted: replacing one's own record can be made conditional on every backend, deleting
             # can't.
-            done = record.model_copy(
-                update={"released": True, "counter": record.counter + 1, "renewed": utc_now()}
-            )
+            done = record.model_copy(update={"released": True, "counter": record.counter + 1, "renewed": utc_now()})
             swap(self._fs, self._path, self._bytes, dump_record(done))
 
     def __enter__(self) -> Self:
@@ -194,9 +190,7 @@ class Lease:
         with self._lock:
             if self._record is None:
                 return
-            record = self._record.model_copy(
-                update={"counter": self._record.counter + 1, "renewed": utc_now()}
-            )
+            record = self._record.model_copy(update={"counter": self._record.counter + 1, "renewed": utc_now()})
             data = dump_record(record)
             if swap(self._fs, self._path, self._bytes, data):
                 self._record, self._bytes = record, data

@@ -67,8 +67,6 @@ def uri_of(fs: AbstractFileSystem, path: str) -> str:
 def redact(url: str) -> str:
     """The URL without user, password and query, any of which may be a secret."""
     bare = re.sub(r"(?<=://)[^/]*@", "", url)  # everywhere: a chained URL has several
-    if re.match(
-        r"https?://|.*::https?://", bare
-    ):  # presigned links; elsewhere `?` is a glob or part of a name
+    if re.match(r"https?://|.*::https?://", bare):  # presigned links; elsewhere `?` is a glob or part of a name
         bare = re.sub(r"[?#].*", "", bare)
     return bare

@@ -140,9 +140,7 @@ class StateManifest(_Record):
 
 def dump_record(record: BaseModel) -> bytes:
     """A record as indented JSON, keys sorted."""
-    return (
-        json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    ).encode()
+    return (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def load_record(model: type[Record], data: bytes, where: str) -> Record:
@@ -234,9 +232,7 @@ def source_commit() -> str | None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, env=environment, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=True)
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or no commit yet
     return done.stdout.strip() or None

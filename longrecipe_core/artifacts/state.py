@@ -95,9 +95,7 @@ class TrainingState:
             raise StoreError(f"{into} is not an empty directory: a training state needs one of its own")
         manifest = self._manifest(step)
         if manifest is None:
-            raise ArtifactMissingError(
-                f"{self._step(step).uri}: no complete training state; there are {self.steps()}"
-            )
+            raise ArtifactMissingError(f"{self._step(step).uri}: no complete training state; there are {self.steps()}")
         get_directory(self._step(step) / manifest.attempt, manifest.files, into)
 
     def set_aside(self, step: int, reason: str) -> None:

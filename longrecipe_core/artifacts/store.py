@@ -221,9 +221,7 @@ class ArtifactStore:
         manifest = self.manifest_of(ref)
         source = self.place(manifest.kind, manifest.fingerprint) / manifest.attempt
         root = hashlib.sha256(self.root.encode()).hexdigest()[:8]
-        target = (
-            self.cache / "artifacts" / root / manifest.kind / manifest.fingerprint[:16] / manifest.attempt
-        )
+        target = self.cache / "artifacts" / root / manifest.kind / manifest.fingerprint[:16] / manifest.attempt
         if target.exists():
             problems = find_damage(open_location(target), manifest.files, self.digests)
             if not problems:
@@ -245,9 +243,7 @@ class ArtifactStore:
         An input that was made again with the same bytes has not changed: what was trained on it stays valid.
         """
         return [
-            entry.uri
-            for entry in manifest.inputs
-            if entry.manifest_sha256 is not None and not self.input_stands(entry)
+            entry.uri for entry in manifest.inputs if entry.manifest_sha256 is not None and not self.input_stands(entry)
         ]
 
     def input_stands(self, entry: InputEntry) -> bool:

@@ -156,9 +156,7 @@ def _put_remote(directory: Path, name: str, target: Location) -> FileEntry:
 def _movable(directory: Path, names: list[str], target: Location) -> bool:
     device = os.stat(target.path).st_dev
     # A link would be moved as a link, and its file stay where nobody guards it.
-    return all(
-        os.lstat(directory / name).st_dev == device and not (directory / name).is_symlink() for name in names
-    )
+    return all(os.lstat(directory / name).st_dev == device and not (directory / name).is_symlink() for name in names)
 
 
 def _move(directory: Path, names: list[str], target: Location) -> tuple[FileEntry, ...]:

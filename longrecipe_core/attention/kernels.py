@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -39,8 +40,8 @@ def causal_attention(
     for row, first in enumerate(starts):
         edges = [*first.tolist(), query.shape[2]]
         pieces = [
-            attend(*(part[row : row + 1, :, a:b] for part in (query, key, value)), scale, dropout)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            attend(query[row, None, :, a:b], key[row, None, :, a:b], value[row, None, :, a:b], scale, dropout)
+            for a, b in pairwise(edges)
         ]
         rows.append(torch.cat(pieces, dim=1))
     return torch.cat(rows)

@@ -28,7 +28,7 @@ def probe(model: Any, **forward_options: Any) -> None:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     quarter = PROBE_TOKENS // 4
     tokens = torch.arange(PROBE_TOKENS, device=device).expand(2, -1) % vocabulary
-    positions = (tokens.new_tensor([0, 7, 20, 41]).repeat_interleave(quarter) + torch.arange(PROBE_TOKENS, device=device))
+    positions = tokens.new_tensor([0, 7, 20, 41]).repeat_interleave(quarter) + torch.arange(PROBE_TOKENS, device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         embedded = model.get_input_embeddings()(tokens).detach().requires_grad_(True)
         hidden = model.base_model(

@@ -38,7 +38,10 @@ def attach(model: Any, parallel: str = "local", group: Any = None, ulysses_degre
     config = model.config.get_text_config()
     if not getattr(model, "_supports_attention_backend", False):
         raise AttentionError(f"{type(model).__name__} does not take its attention from transformers' registry")
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention", "sliding_attention"}
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {
+        "full_attention",
+        "sliding_attention",
+    }
     if kinds or getattr(config, "attention_chunk_size", None):
         raise AttentionError(f"{type(model).__name__} has attention other than causal: {sorted(kinds) or 'chunked'}")
     model.set_attn_implementation(LOCAL)
@@ -71,7 +74,7 @@ def _attention(
     for name in ("softcap", "s_aux", "position_bias", "head_mask"):
         if kwargs.get(name) is not None:
             raise AttentionError(f"{type(module).__name__} passes {name}, which our kernels don't compute")
-    if not (kwargs.get("is_causal", None) is not False and getattr(module, "is_causal", True)):
+    if not (kwargs.get("is_causal") is not False and getattr(module, "is_causal", True)):
         raise AttentionError(f"{type(module).__name__} is not causal")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return causal_attention(query, key, value, scale, dropout, sample_starts), None
@@ -84,7 +87,7 @@ def _mask(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> None:
     # Padding on the right is never attended to by a causal model; a hole or padding on the left would be.
     kept = attention_mask.bool()
     if not bool((kept[:, :-1] | ~kept[:, 1:]).all()):
-        raise AttentionError("the attention mask has padding before tokens; LongRecipe's attention pads on the right only")
+        raise AttentionError("the attention mask has padding before tokens; this attention pads on the right only")
 
 
 AttentionInterface.register(LOCAL, _attention)

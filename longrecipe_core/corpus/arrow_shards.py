@@ -171,18 +171,14 @@ class MappedShards:
         expected = [f"{self._prefix}-{number:05d}.arrow" for number in range(max(len(paths), 1))]
         if [path.name for path in paths] != expected:
             found = ", ".join(path.name for path in paths) or "none"
-            raise ArtifactDamagedError(
-                f"{self.directory}: shards {', '.join(expected)} expected, found {found}"
-            )
+            raise ArtifactDamagedError(f"{self.directory}: shards {', '.join(expected)} expected, found {found}")
         lists = [field.name for field in self._schema if pa.types.is_list(field.type)]
         batches: list[_ListColumns] = []
         for path in paths:
             try:
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
                 if not reader.schema.equals(self._schema):
-                    raise ArtifactDamagedError(
-                        f"{path}: columns {reader.schema.names}, not {self._schema.names}"
-                    )
+                    raise ArtifactDamagedError(f"{path}: columns {reader.schema.names}, not {self._schema.names}")
                 for number in range(reader.num_record_batches):
                     batches.append(_ListColumns(reader.get_batch(number), lists))
             except (pa.ArrowException, OSError) as error:
@@ -196,9 +192,7 @@ class MappedShards:
         """The record batch that holds a row, and the row's number in it."""
         batches = self._open()
         if not 0 <= row < self._starts[-1]:
-            raise IndexError(
-                f"row {row} of {self.directory}, which has {self._starts[-1]} {self._prefix} rows"
-            )
+            raise IndexError(f"row {row} of {self.directory}, which has {self._starts[-1]} {self._prefix} rows")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return batches[number], row - int(self._starts[number])
 

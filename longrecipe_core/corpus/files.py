@@ -77,8 +77,7 @@ def list_files(path: str, format: str) -> list[SourceFile]:
     if not found:
         wanted = " or ".join(_SUFFIXES.get(format, ("any name",)))
         raise CorpusError(
-            f"source {redact(path)}: no file there; a file, a glob, or a directory "
-            f"with files of {wanted} would do"
+            f"source {redact(path)}: no file there; a file, a glob, or a directory with files of {wanted} would do"
         )
     return [SourceFile(fs, name) for name in sorted(found)]
 

@@ -39,9 +39,7 @@ def model_commit(name: str) -> str:
     try:
         commit = HfApi(token=hub_token() or False).model_info(name).sha
     except HUB_ERRORS as error:
-        raise CorpusError(
-            f"tokenizer {name}: neither a directory nor on the hub: {one_line(error)}"
-        ) from error
+        raise CorpusError(f"tokenizer {name}: neither a directory nor on the hub: {one_line(error)}") from error
     return _known(commit, f"tokenizer {name}")
 
 

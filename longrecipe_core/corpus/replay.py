@@ -68,9 +68,7 @@ def tokenize_replay(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".samples-", dir=output) as directory:
         with TokenWriter(Path(directory), "train") as samples, Ticker("replay", progress) as ticker:
-            for sample in encode_sources(
-                section.sources, encoder, section.separator, counts, trust_remote_code
-            ):
+            for sample in encode_sources(section.sources, encoder, section.separator, counts, trust_remote_code):
                 ids = np.concatenate([sample.input_ids, end])
                 samples.append(sample.document_id, sample.source, ids, sample.prompt_tokens)
                 prompt_tokens += sample.prompt_tokens

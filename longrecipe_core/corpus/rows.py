@@ -67,9 +67,7 @@ def _json_rows(file: SourceFile, columns: list[str]) -> Iterator[tuple[str, Row]
                     continue
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 if not isinstance(row, dict):
-                    raise CorpusError(
-                        f"{file.name}, line {number}: a JSON object expected, not {type(row).__name__}"
-                    )
+                    raise CorpusError(f"{file.name}, line {number}: a JSON object expected, not {type(row).__name__}")
                 place = f"{file.name}, line {number}"
                 _require(columns, row, place)
                 yield place, row
@@ -81,9 +79,7 @@ def _json_rows(file: SourceFile, columns: list[str]) -> Iterator[tuple[str, Row]
         raise CorpusError(f"{file.name}, after line {number}: can't be read: {one_line(error)}") from error
 
 
-def _dataset_rows(
-    name: str, opener: Any, source: SourceSection, columns: list[str]
-) -> Iterator[tuple[str, Row]]:
+def _dataset_rows(name: str, opener: Any, source: SourceSection, columns: list[str]) -> Iterator[tuple[str, Row]]:
     number = 0
     try:
         dataset = opener(source)
@@ -104,9 +100,7 @@ def _dataset_rows(
 def _require(columns: list[str], present: Iterable[str], place: str) -> None:
     for column in columns:
         if column not in present:
-            raise CorpusError(
-                f"{place}: no column {column!r}; it has {', '.join(sorted(map(str, present))) or 'none'}"
-            )
+            raise CorpusError(f"{place}: no column {column!r}; it has {', '.join(sorted(map(str, present))) or 'none'}")
 
 
 def _open_file(file: SourceFile, format: str) -> Any:
@@ -114,9 +108,7 @@ def _open_file(file: SourceFile, format: str) -> Any:
 
     # Small batches, since a row may be a book; a name is not a pattern here.
     options: dict[str, Any] = {"batch_size": 16} if format == "parquet" else {}
-    return datasets.load_dataset(
-        format, data_files=[glob.escape(file.uri)], split="train", streaming=True, **options
-    )
+    return datasets.load_dataset(format, data_files=[glob.escape(file.uri)], split="train", streaming=True, **options)
 
 
 def _open_hub(source: SourceSection) -> Any:

@@ -93,9 +93,7 @@ def _row_documents(source: SourceSection, trust_remote_code: bool) -> Iterator[D
     elif source.ids_column is not None and source.tokenizer is not None:
         decode = _foreign_decoder(source.tokenizer, trust_remote_code)
         for place, row in iterate_rows(source, [source.ids_column]):
-            yield Document(
-                decode(row[source.ids_column], f"{place}, column {source.ids_column!r}"), None, place
-            )
+            yield Document(decode(row[source.ids_column], f"{place}, column {source.ids_column!r}"), None, place)
     else:
         for place, row in iterate_rows(source, [source.text_column]):
             yield Document(_text(row, source.text_column, place), None, place)
@@ -122,13 +120,9 @@ def _foreign_decoder(directory: str, trust_remote_code: bool) -> Callable[[Any, 
         if ids is None:
             return None
         if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-            raise CorpusError(
-                f"{place}: a list of token ids expected, not {type(ids).__name__} of other things"
-            )
+            raise CorpusError(f"{place}: a list of token ids expected, not {type(ids).__name__} of other things")
         if ids and not (min(ids) >= 0 and max(ids) < size):
-            raise CorpusError(
-                f"{place}: ids {min(ids)}..{max(ids)}, but tokenizer {directory} has 0..{size - 1}"
-            )
+            raise CorpusError(f"{place}: ids {min(ids)}..{max(ids)}, but tokenizer {directory} has 0..{size - 1}")
         text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

@@ -72,9 +72,7 @@ class Encoder:
             # pyarrow converts a list of numbers several times faster than numpy does.
             array: Int32Array = pa.array(ids, type=pa.int32()).to_numpy()
         except (pa.ArrowInvalid, OverflowError) as error:
-            raise CorpusError(
-                f"the tokenizer gave an id that is no 32-bit number: {one_line(error)}"
-            ) from error
+            raise CorpusError(f"the tokenizer gave an id that is no 32-bit number: {one_line(error)}") from error
         return array
 
     def _find_prefix(self) -> Int32Array:
@@ -85,6 +83,4 @@ class Encoder:
             for start in range(len(whole) - len(plain) + 1):
                 if plain and whole[start : start + len(plain)] == plain:
                     return np.array(whole[:start], dtype=np.int32)
-        raise CorpusError(
-            "the tokenizer changes a text's own ids when it adds special tokens; what it adds is unknown"
-        )
+        raise CorpusError("the tokenizer changes a text's own ids when it adds special tokens; what it adds is unknown")

@@ -9,9 +9,7 @@ from longrecipe_core.errors import CorpusError
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # spelled so that prose and source code don't hold them
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocabulary_size: int, directory: Path, *, model_max_length: int
-) -> None:
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int, directory: Path, *, model_max_length: int) -> None:
     """Train a byte-level BPE tokenizer and save it as a directory that AutoTokenizer loads without our code.
 
     The same texts give the same bytes. It covers any text (all 256 bytes are entries), adds no special token

@@ -32,8 +32,8 @@ SCHEMA = pa.schema(
 def evaluate(job: EvaluationJob) -> None:
     """Write `evaluation.parquet` and `nll.png` into the job's output directory.
 
-    Rows of measure `nll` have positions `start..end - 1` and nats per token; rows of measure `passkey` have the distance
-    in `start` and `end`, and the share of keys found.
+    Rows of measure `nll` have positions `start..end - 1` and nats per token; rows of measure `passkey` have the
+    distance in `start` and `end`, and the share of keys found.
     """
     torch.set_num_threads(job.threads or os.cpu_count() or 1)
     documents = choose_documents(

@@ -1,5 +1,6 @@
 """Negative log-likelihood by position, without logits (traps, 6)."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,11 @@ def token_nll(model: Any, documents: npt.NDArray[np.int64], *, bf16: bool, chunk
     return np.concatenate(rows)
 
 
-def bucket_rows(
-    nll: npt.NDArray[np.float64], buckets: int, target_length: int
-) -> list[dict[str, float | int]]:
+def bucket_rows(nll: npt.NDArray[np.float64], buckets: int, target_length: int) -> list[dict[str, float | int]]:
     """Mean over equal parts of the target length: start, end, mean, standard error over documents, token count."""
     edges = np.linspace(0, target_length, buckets + 1).round().astype(int)
     rows: list[dict[str, float | int]] = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         part = nll[:, max(start, 1) - 1 : end - 1]  # column i is position i + 1
         means = part.mean(axis=1)
         error = float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")

@@ -15,7 +15,10 @@ QUESTION = "What is the pass key? The pass key is"
 
 def passkey_prompt(tokenizer: Any, distance: int, key: str) -> tuple[list[int], list[int]]:
     """Token ids of the prompt and of the answer; `distance` filler tokens stand between key and question."""
-    encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
     filler = encode(FILLER)
     between = (filler * (distance // len(filler) + 1))[:distance]
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]

@@ -33,7 +33,10 @@ def summary(rows: Sequence[dict[str, Any]], window: int, target_length: int) -> 
 def text_table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per model, one column per bucket or passkey distance."""
     lines = []
-    for measure, head in (("nll", "mean NLL (nats per token) at positions"), ("passkey", "passkey accuracy at distance")):
+    for measure, head in (
+        ("nll", "mean NLL (nats per token) at positions"),
+        ("passkey", "passkey accuracy at distance"),
+    ):
         part = [row for row in rows if row["measure"] == measure]
         if not part:
             continue

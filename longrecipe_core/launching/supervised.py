@@ -13,7 +13,10 @@ TAIL_LINES = 60
 
 
 def run_supervised(
-    what: str, command: Sequence[str], log: Callable[[str], None], environment: Mapping[str, str] | None = None
+    what: str,
+    command: Sequence[str],
+    log: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run `command` to its end; should this process go first, by any signal, the whole tree goes with it.
 

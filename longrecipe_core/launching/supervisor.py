@@ -1,8 +1,8 @@
-"""A process between the flow and the job: when the flow goes, by whatever signal, the whole job goes (traps, 12 and 17).
+"""A process between the flow and the job: when the flow goes, by any signal, the whole job goes (traps, 12 and 17).
 
-`python -m longrecipe_core.launching.supervisor TOKEN COMMAND...` holds the read end of a pipe (its stdin) whose write end
-only the parent has. End of file means that the parent is gone. torchrun's workers have sessions of their own and lose
-their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
+`python -m longrecipe_core.launching.supervisor TOKEN COMMAND...` holds the read end of a pipe (its stdin) whose write
+end only the parent has. End of file means that the parent is gone. torchrun's workers have sessions of their own and
+lose their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
 """
 
 import contextlib

@@ -103,8 +103,7 @@ def _refuse_mismatch(tensors: Tensors, last: Tensors, directory: Path, last_dire
         one, other = tensors[name], last[name]
         if one.shape != other.shape:
             raise MergeError(
-                f"tensor {name} has shape {list(one.shape)} in {directory}, "
-                f"{list(other.shape)} in {last_directory}"
+                f"tensor {name} has shape {list(one.shape)} in {directory}, {list(other.shape)} in {last_directory}"
             )
         for tensor in (one, other):
             if tensor.dtype not in FLOATS and tensor.dtype not in COUNTS:
@@ -113,9 +112,7 @@ def _refuse_mismatch(tensors: Tensors, last: Tensors, directory: Path, last_dire
                     f"allowed: {', '.join((*FLOATS, *COUNTS))}"
                 )
         if one.dtype != other.dtype and not (one.dtype in FLOATS and other.dtype in FLOATS):
-            raise MergeError(
-                f"tensor {name} is {one.dtype} in {directory}, {other.dtype} in {last_directory}"
-            )
+            raise MergeError(f"tensor {name} is {one.dtype} in {directory}, {other.dtype} in {last_directory}")
 
 
 def _write_weights(stored: list[Tensors], weights: list[float], working: Path, dtype: str | None) -> None:

@@ -33,9 +33,7 @@ class PlannedTensor:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
-def write_shard(
-    path: Path, tensors: Iterable[PlannedTensor], pieces: Callable[[str], Iterable[torch.Tensor]]
-) -> None:
+def write_shard(path: Path, tensors: Iterable[PlannedTensor], pieces: Callable[[str], Iterable[torch.Tensor]]) -> None:
     """Writes a safetensors file; `pieces(name)` gives a tensor's values in order, as uint8 tensors.
 
     Values are laid out as the library does: the widest types first, so that every tensor is aligned, then by

@@ -109,9 +109,7 @@ def _own_weights(model: PreTrainedModel, given: dict[str, torch.Tensor]) -> dict
     aliases = tied_names(model)
     for alias, name in aliases.items():
         if alias in given and name in given and not torch.equal(given[alias], given[name]):
-            raise ModelError(
-                f"{alias} and {name} are tied in the model, but differ in the weights to be saved"
-            )
+            raise ModelError(f"{alias} and {name} are tied in the model, but differ in the weights to be saved")
     own = {name: weight for name, weight in given.items() if name not in aliases}
     if missing := sorted(set(expected) - set(aliases) - set(own)):
         raise ModelError(f"weights to be saved lack {_some(missing)}")

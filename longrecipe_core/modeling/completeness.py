@@ -90,9 +90,7 @@ def check_complete(directory: Path | str, *, trust_remote_code: bool = False) ->
     kept = _kept_weights(folder)
     if stray := [name for name in files_matching(folder, WEIGHT_PATTERNS) if name not in kept]:
         # A second copy of a tensor is told by its name, as far as the file can be read.
-        stored_tensors(
-            folder / n for n in [*sorted(kept - {INDEX_NAME}), *stray] if n.endswith(".safetensors")
-        )
+        stored_tensors(folder / n for n in [*sorted(kept - {INDEX_NAME}), *stray] if n.endswith(".safetensors"))
         raise ModelError(f"{folder}: stray weight files: {', '.join(stray)}")
     return _check(folder, kept, trust_remote_code)
 

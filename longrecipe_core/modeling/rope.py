@@ -32,9 +32,7 @@ def ntk_theta(theta: float, factor: float, head_dim: int) -> float:
     Raises ModelError for a factor below 1 or a head dimension of 2 or less, where the exponent has no value.
     """
     if factor < 1 or head_dim <= 2:
-        raise ModelError(
-            f"NTK needs a factor of at least 1 and a head dimension above 2; got {factor} and {head_dim}"
-        )
+        raise ModelError(f"NTK needs a factor of at least 1 and a head dimension above 2; got {factor} and {head_dim}")
     return float(theta * (factor * factor - (factor - 1)) ** (head_dim / (head_dim - 2)))
 
 
@@ -111,14 +109,10 @@ def _present_parameters(config: PreTrainedConfig) -> dict[str, Any]:
     if not present or not getattr(config, "max_position_embeddings", None):
         raise ModelError(f"model type {name}: its config has no rope_parameters; a RoPE decoder is needed")
     if any(isinstance(value, dict) for value in present.values()):
-        raise ModelError(
-            f"model type {name}: RoPE per layer type ({', '.join(present)}) can't be extended as one"
-        )
+        raise ModelError(f"model type {name}: RoPE per layer type ({', '.join(present)}) can't be extended as one")
     kind = present.get("rope_type", PLAIN)
     if kind not in KEPT:
-        raise ModelError(
-            f"rope_type {kind} of the base changes at run time or is unknown; allowed: {', '.join(KEPT)}"
-        )
+        raise ModelError(f"rope_type {kind} of the base changes at run time or is unknown; allowed: {', '.join(KEPT)}")
     partial = present.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None))
     if partial not in (None, 1, 1.0):
         raise ModelError(f"partial_rotary_factor {partial} of the base: only whole heads can be extended")

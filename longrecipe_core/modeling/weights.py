@@ -47,9 +47,7 @@ def weight_files(directory: Path) -> list[Path]:
     """
     single, index = directory / SINGLE_NAME, directory / INDEX_NAME
     if index.is_file() and single.is_file() and SINGLE_NAME not in indexed_files(directory):
-        raise ModelError(
-            f"{directory}: has both {SINGLE_NAME} and {INDEX_NAME}; remove the one that is stale"
-        )
+        raise ModelError(f"{directory}: has both {SINGLE_NAME} and {INDEX_NAME}; remove the one that is stale")
     names = indexed_files(directory) if index.is_file() else [SINGLE_NAME]
     missing = [name for name in names if not (directory / name).is_file()]
     if missing and not index.is_file():
@@ -91,8 +89,7 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
         for tensor in _read_header(file):
             if tensor.name in found:
                 raise ModelError(
-                    f"tensor {tensor.name} is in both {found[tensor.name].file.name} and {file.name} "
-                    f"of {file.parent}"
+                    f"tensor {tensor.name} is in both {found[tensor.name].file.name} and {file.name} of {file.parent}"
                 )
             found[tensor.name] = tensor
     return found

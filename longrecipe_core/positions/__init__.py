@@ -49,7 +49,9 @@ def make_positions(
     allowed = [name for name in inspect.signature(draw).parameters if name not in ("lengths", "target_length", "rng")]
     for option in options:
         if option not in allowed:
-            raise PositionError(f"strategy {strategy} has no option {option!r}; allowed: {', '.join(allowed) or 'none'}")
+            raise PositionError(
+                f"strategy {strategy} has no option {option!r}; allowed: {', '.join(allowed) or 'none'}"
+            )
     lengths = np.asarray(segment_lengths)
     if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
         raise PositionError(f"segment_lengths must be a non-empty list of whole numbers, got {segment_lengths!r}")

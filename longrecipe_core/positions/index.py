@@ -83,7 +83,13 @@ def build_index(
             f"(the longest has {longest}): take longer documents or a shorter train length"
         )
     plan = IndexPlan(
-        tokens, classes, context, selection, positions, seed, _schedule(eligible, samples or eligible.size, seed)
+        tokens,
+        classes,
+        context,
+        selection,
+        positions,
+        seed,
+        _schedule(eligible, samples or eligible.size, seed),
     )
     count = plan.documents.size
     shards = [(start, min(start + SAMPLES_PER_SHARD, count)) for start in range(0, count, SAMPLES_PER_SHARD)]
@@ -107,9 +113,7 @@ def draw_sample(plan: IndexPlan, sample: int) -> Runs:
     row = int(plan.documents[sample])
     rng = generator(plan.seed, "index", plan.tokens.document_id(row), sample)
     input_ids = plan.tokens.input_ids(row)[: plan.context.target_length]
-    starts, lengths = select_tokens(
-        plan.selection.strategy, input_ids, plan.context.train_length, plan.classes, rng
-    )
+    starts, lengths = select_tokens(plan.selection.strategy, input_ids, plan.context.train_length, plan.classes, rng)
     options: dict[str, Any] = {}
     segments = lengths
     if plan.positions.strategy == "longrecipe":

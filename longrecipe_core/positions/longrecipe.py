@@ -1,12 +1,10 @@
-"""LongRecipe: segments of whole sentences with random skips, and an identity prefix (paper, section 4.2, Algorithm 1)."""
+"""LongRecipe: segments of sentences with random skips, and an identity prefix (paper, section 4.2, Algorithm 1)."""
 
 import numpy as np
 import numpy.typing as npt
 
 
-def positions(
-    lengths: npt.NDArray[np.int64], target_length: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def positions(lengths: npt.NDArray[np.int64], target_length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Segment starts with random skips, then `p[:rp] = 0..rp - 1` for a right point `rp ~ U{1..(n + 1) // 2}`.
 
     Equation 6 as printed adds 1 to every skip, which contradicts "M = 0 is continuous"; Algorithm 1 and the

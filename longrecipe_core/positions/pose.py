@@ -11,7 +11,7 @@ def positions(
 ) -> npt.NDArray[np.int64]:
     """Cut `n` tokens into `chunks` at uniformly drawn places; shift each chunk by a skip that never falls.
 
-    The first chunk keeps the identity; the skip of chunk `i` is `u_i ~ U{u_(i-1), ..., target_length - n}` (equation 5).
+    The first chunk keeps the identity; the skip of chunk `i` is `u_i ~ U{u_(i-1), ..., target_length - n}`.
 
     Returns:
         int64 `[n]`.

@@ -4,9 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def positions(
-    lengths: npt.NDArray[np.int64], target_length: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """A uniform random `n`-subset of `0..target_length - 1`, sorted; `lengths` is `[segments]`, the result int64 `[n]`."""
+def positions(lengths: npt.NDArray[np.int64], target_length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """A uniform random `n`-subset of `0..target_length - 1`, sorted: int64 `[n]`; `lengths` is `[segments]`."""
     drawn = rng.choice(target_length, size=int(lengths.sum()), replace=False, shuffle=False)
     return np.sort(drawn).astype(np.int64)

@@ -27,9 +27,7 @@ class IndexedSamples:
             paths = sorted(self._index.glob("index-*.arrow"))
             if not paths:
                 raise ArtifactDamagedError(f"{self._index}: holds no index-*.arrow shards")
-            self._table = pa.concat_tables(
-                [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
-            )
+            self._table = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])
         return self._table
 
     def __len__(self) -> int:
@@ -42,7 +40,9 @@ class IndexedSamples:
         """Document row, token starts, position starts and lengths of one sample; int32 `[runs]` each."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of an index of {len(self)}")
-        columns = [self.table.column(name)[sample].values.to_numpy() for name in ("token_start", "position_start", "length")]
+        columns = [
+            self.table.column(name)[sample].values.to_numpy() for name in ("token_start", "position_start", "length")
+        ]
         return int(self.table.column("document")[sample].as_py()), columns[0], columns[1], columns[2]
 
     def __getitem__(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

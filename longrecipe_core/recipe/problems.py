@@ -14,7 +14,9 @@ def problem_lines(model: type[BaseModel], error: ValidationError, origin: str) -
     found = error.errors()
     for item in found:
         location = [part for part in item["loc"] if not str(part).startswith("function-")]
-        if item["type"] == "too_short" and any(other["loc"][: len(item["loc"])] == item["loc"] for other in found if other is not item):
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(item["loc"])] == item["loc"] for other in found if other is not item
+        ):
             continue  # the list is only short because one of its entries is wrong, which is told by itself
         key = ".".join(str(part) for part in location) or "combination"
         given = item["input"]

@@ -1,5 +1,6 @@
 """The one recipe: sections in, checked combinations out."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -128,7 +129,7 @@ class RecipeLoader(yaml.SafeLoader):
         """Raise on a key that stands twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)

@@ -119,7 +119,8 @@ class SelectionSection(Section):
     """Which sentences are trained on (paper, section 4.1)."""
 
     strategy: Literal["digits", "random", "none"] = Field(
-        "digits", description="anchor sentences: those with a digit; each with probability 1/2; none: the document's start"
+        "digits",
+        description="anchor sentences: those with a digit; each with probability 1/2; none: the document's start",
     )
 
 
@@ -145,7 +146,9 @@ class IndexSection(Section):
     """The training samples."""
 
     samples: int | None = Field(
-        None, ge=1, description="samples in all; documents are used again with new draws; null: one per document"
+        None,
+        ge=1,
+        description="samples in all; documents are used again with new draws; null: one per document",
     )
 
 
@@ -183,7 +186,9 @@ class BaseSection(Section):
     @model_validator(mode="after")
     def _heads(self) -> Self:
         if self.hidden_size % (2 * self.query_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of query_heads {self.query_heads}")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be an even multiple of query_heads {self.query_heads}"
+            )
         if self.query_heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide query_heads {self.query_heads}")
         return self
@@ -203,13 +208,17 @@ class MergeSection(Section):
 
     base_weight: float = Field(0.5, description="weight of the base model")
     trained_weight: float = Field(0.5, description="weight of the annealed model")
-    dtype: Literal["base", "fp32", "bf16"] = Field("base", description="of the merged weights; base: as in the base model")
+    dtype: Literal["base", "fp32", "bf16"] = Field(
+        "base", description="of the merged weights; base: as in the base model"
+    )
 
 
 class PasskeySection(Section):
     """A five-digit key hidden in filler text, asked for at the end."""
 
-    distances: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="tokens between key and question")
+    distances: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="tokens between key and question"
+    )
     trials: int = Field(20, ge=1, description="samples per distance")
 
 

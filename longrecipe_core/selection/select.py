@@ -1,4 +1,4 @@
-"""Choose sentences to a token budget: anchors first, a uniform random subset, in document order (paper.md, section 1)."""
+"""Choose sentences to a token budget: anchors first, a uniform random subset, in document order (paper, section 4.1)."""
 
 from typing import Any
 
@@ -68,9 +68,7 @@ def _select(
     return starts[kept], lengths[kept]
 
 
-def _one_run(
-    input_ids: npt.NDArray[Any], budget: int, classes: TokenClasses, rng: np.random.Generator
-) -> Spans:
+def _one_run(input_ids: npt.NDArray[Any], budget: int, classes: TokenClasses, rng: np.random.Generator) -> Spans:
     first = int(rng.integers(0, len(input_ids) - budget, endpoint=True))
     starts = first + sentence_starts(input_ids[first : first + budget], classes.ends_sentence)
     return starts, np.diff(np.append(starts, first + budget))

@@ -28,7 +28,12 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, kept: int, accelerator: Any, identity: dict[str, Any]) -> None:
         """`identity` is stored and must be equal on resume: what would make resumed weights differ."""
-        self._directory, self._kept, self._accelerator, self._identity = directory, kept, accelerator, identity
+        self._directory, self._kept, self._accelerator, self._identity = (
+            directory,
+            kept,
+            accelerator,
+            identity,
+        )
 
     def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write `step-N`; older ones are removed only after it is complete. Called by every rank."""
@@ -37,9 +42,15 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self._accelerator.wait_for_everyone()  # the directory must be there before any rank writes into it
-        save_file(_random_state(self._accelerator.device), partial / f"rank-{self._accelerator.process_index}.safetensors")
+        save_file(
+            _random_state(self._accelerator.device),
+            partial / f"rank-{self._accelerator.process_index}.safetensors",
+        )
         if self._accelerator.is_main_process:
-            save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, partial / "model.safetensors")
+            save_file(
+                {name: p.detach().contiguous() for name, p in model.named_parameters()},
+                partial / "model.safetensors",
+            )
             save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
             (partial / "progress.json").write_text(json.dumps({"step": step, "identity": self._identity}))
         self._accelerator.wait_for_everyone()  # all ranks' files are written before the name says so
@@ -76,7 +87,8 @@ class Checkpoints:
                 parameter.copy_(weights.pop(name))
         _load_optimizer(directory / "optimizer.safetensors", model, optimizer)
         _restore_random_state(
-            load_file(directory / f"rank-{self._accelerator.process_index}.safetensors"), self._accelerator.device
+            load_file(directory / f"rank-{self._accelerator.process_index}.safetensors"),
+            self._accelerator.device,
         )
         return int(progress["step"])
 

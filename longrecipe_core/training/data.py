@@ -129,7 +129,15 @@ class Batches:
     """Which samples each rank computes in each step."""
 
     def __init__(
-        self, samples: Samples, *, global_batch: int, micro_batch: int, rank: int, world_size: int, seed: int, stage: str
+        self,
+        samples: Samples,
+        *,
+        global_batch: int,
+        micro_batch: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        stage: str,
     ) -> None:
         self._samples, self._seed, self._stage = samples, seed, stage
         self._global, self._micro, self._rank, self._world = global_batch, micro_batch, rank, world_size
@@ -156,7 +164,9 @@ class Batches:
         rows = [self._samples.sample(number) for number in numbers]
         starts = [torch.from_numpy(row.sample_starts) for row in rows if row.sample_starts is not None]
         return Batch(
-            *(torch.from_numpy(np.stack([getattr(row, name) for row in rows])) for name in ("input_ids", "position_ids", "labels")),
+            input_ids=torch.from_numpy(np.stack([row.input_ids for row in rows])),
+            position_ids=torch.from_numpy(np.stack([row.position_ids for row in rows])),
+            labels=torch.from_numpy(np.stack([row.labels for row in rows])),
             sample_starts=starts or None,
             numbers=tuple(numbers),
         )

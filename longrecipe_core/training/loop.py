@@ -47,14 +47,21 @@ def train(job: TrainingJob) -> None:
         job.checkpoints,
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
-        identity={"world size": accelerator.num_processes, "micro_batch": job.launch.micro_batch, "steps": steps},
+        identity={
+            "world size": accelerator.num_processes,
+            "micro_batch": job.launch.micro_batch,
+            "steps": steps,
+        },
     )
     taken = checkpoints.resume(model, optimizer)
     summed_loss = accelerator.prepare(SummedLoss(model, job.launch.loss_chunk))
     check_wrapping(summed_loss, accelerator)
     metrics = Metrics(job.logs, taken) if accelerator.is_main_process else None
     if accelerator.is_main_process:
-        print(f"{job.stage}: step {taken} of {steps}, {accelerator.num_processes} ranks on {accelerator.device}", flush=True)
+        print(
+            f"{job.stage}: step {taken} of {steps}, {accelerator.num_processes} ranks on {accelerator.device}",
+            flush=True,
+        )
     with ThreadPoolExecutor(1) as reader:  # reads the next step's samples while this one is computed
         upcoming = reader.submit(batches.step, taken)
         for step in range(taken, steps):
@@ -145,7 +152,8 @@ def optimizer_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     counts = torch.tensor(
-        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.input_ids.numel() for b in batches)], device=device
+        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.input_ids.numel() for b in batches)],
+        device=device,
     )
     # Over all ranks: each holds other samples.
     targets, tokens = (int(count) for count in accelerator.reduce(counts, "sum"))
@@ -156,7 +164,10 @@ def optimizer_step(
         last = place == len(batches) - 1
         with accelerator.no_sync(summed_loss) if not last else torch.enable_grad():
             loss = summed_loss(
-                batch.input_ids.to(device), batch.position_ids.to(device), batch.labels.to(device), batch.sample_starts
+                batch.input_ids.to(device),
+                batch.position_ids.to(device),
+                batch.labels.to(device),
+                batch.sample_starts,
             )
             if not math.isfinite(loss.item()):
                 raise TrainingError(

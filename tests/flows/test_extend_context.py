@@ -91,7 +91,7 @@ def test_moved_sources_are_the_same_sources(store, recipe_file, tmp_path, no_pro
 def test_stage_0_is_not_repeated_after_stage_1_broke(prefect_api, recipe_file, first_run, tmp_path):
     store = str(tmp_path / "store")
     broken = Recipe.load(recipe_file, ["anneal.learning_rate=1e30", "anneal.clip=1e30", "anneal.schedule=constant"])
-    with pytest.raises(LaunchError, match="step .* is (nan|inf)"):
+    with pytest.raises(LaunchError, match=r"step .* is (nan|inf)"):
         extend_context(broken, store)
     summary = extend_context(Recipe.load(recipe_file), store)
     assert ran(summary) == ["anneal", "merge", "evaluate", "report"]
@@ -100,9 +100,7 @@ def test_stage_0_is_not_repeated_after_stage_1_broke(prefect_api, recipe_file, f
 @pytest.mark.parametrize("stage", ["tokenize", "extend", "evaluate"])
 def test_a_flipped_bit_behind_a_cached_stage_is_noticed_and_made_again(store, first_run, recipe_file, stage):
     directory = attempt(store, outcome_of(first_run[1], stage))
-    victim = max(
-        (path for path in directory.iterdir() if path.is_file()), key=lambda path: path.stat().st_size
-    )
+    victim = max((path for path in directory.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
@@ -178,7 +176,10 @@ def test_command_line_run_plan_and_verify(store, first_run, recipe_file, tmp_pat
     assert re.search(r"^stage 2, merged( +\d\.\d{3}){4}$", result.stdout, re.MULTILINE)
 
     planned = longrecipe("plan", recipe_file, "--set", "merge.base_weight=0", **home)
-    assert [line.split()[:2] for line in planned.stdout.splitlines()][5:7] == [["anneal", "hit"], ["merge", "run"]]
+    assert [line.split()[:2] for line in planned.stdout.splitlines()][5:7] == [
+        ["anneal", "hit"],
+        ["merge", "run"],
+    ]
 
     assert longrecipe("verify", last["model"], **home).returncode == 0
     (Path(last["model"]) / "config.json").write_text("{}")

@@ -195,9 +195,7 @@ def test_swap_is_conditional(store: ArtifactStore) -> None:
     assert fs.cat_file(path) == b"new"
 
 
-def test_a_swap_does_not_overwrite_what_came_in_between(
-    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_swap_does_not_overwrite_what_came_in_between(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fs, path = store.location.fs, f"{store.location.path}/record"
     fs.pipe_file(path, b"old")
     original = fs.pipe_file

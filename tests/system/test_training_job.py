@@ -40,9 +40,7 @@ def material(tmp_path_factory):
     """A tiny model, documents of random sentences and a longrecipe index over them."""
     root = tmp_path_factory.mktemp("material")
     words = np.random.default_rng(0)
-    texts = [
-        " ".join(f"word{words.integers(50)} is {words.integers(99)}." for _ in range(120)) for _ in range(12)
-    ]
+    texts = [" ".join(f"word{words.integers(50)} is {words.integers(99)}." for _ in range(120)) for _ in range(12)]
     train_tokenizer(texts, 300, root / "tokenizer", model_max_length=WINDOW)
     tokenizer = load_tokenizer(root / "tokenizer")
     with TokenWriter(root / "tokens", "train") as writer:
@@ -190,9 +188,7 @@ def test_killed_and_resumed_is_bit_identical(material, finished, tmp_path, proce
         assert tensor.tobytes() == actual[name].tobytes(), name
     rows = read_metrics(directory / "logs" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["loss"] for row in rows] == [
-        row["loss"] for row in read_metrics(whole / "logs" / "metrics.jsonl")
-    ]
+    assert [row["loss"] for row in rows] == [row["loss"] for row in read_metrics(whole / "logs" / "metrics.jsonl")]
 
 
 def test_checkpoints_are_pruned_after_the_newer_is_complete(finished):

@@ -31,9 +31,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the files that were really read."""
     seen: list[str] = []
     original = digest_module.digest_file
-    monkeypatch.setattr(
-        digest_module, "digest_file", lambda fs, path: (seen.append(path), original(fs, path))[1]
-    )
+    monkeypatch.setattr(digest_module, "digest_file", lambda fs, path: (seen.append(path), original(fs, path))[1])
     return seen
 
 
@@ -44,13 +42,7 @@ def test_a_file_is_its_sha256_on_any_filesystem(tmp_path: Path) -> None:
     url = f"memory://{uuid.uuid4().hex}/file"
     fsspec.filesystem("memory").pipe_file(url, data)
     expected = hashlib.sha256(data).hexdigest()
-    assert (
-        digest_url(file)
-        == digest_url(str(file))
-        == digest_url(f"file://{file}")
-        == digest_url(url)
-        == expected
-    )
+    assert digest_url(file) == digest_url(str(file)) == digest_url(f"file://{file}") == digest_url(url) == expected
     assert digest_file(fsspec.filesystem("file"), str(file)) == (expected, len(data))
 
 
@@ -59,9 +51,7 @@ def test_a_tree_is_names_and_digests(tmp_path: Path) -> None:
         (tmp_path / root / "deep").mkdir(parents=True)
         (tmp_path / root / "b.txt").write_text("b")
         (tmp_path / root / "deep" / "a.txt").write_text("a")
-    rows = [
-        [name, hashlib.sha256(text).hexdigest()] for name, text in (("b.txt", b"b"), ("deep/a.txt", b"a"))
-    ]
+    rows = [[name, hashlib.sha256(text).hexdigest()] for name, text in (("b.txt", b"b"), ("deep/a.txt", b"a"))]
     expected = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert digest_url(tmp_path / "one") == digest_url(tmp_path / "two") == expected
     assert digest_url(f"{tmp_path}/one/**/*.txt") == digest_url(f"{tmp_path}/one/**") == expected
@@ -113,9 +103,7 @@ def test_a_flipped_bit_of_the_same_size_is_noticed(tmp_path: Path, memory: Diges
     assert digest_url(file, memory=memory) != first
 
 
-def test_a_fresh_file_is_not_remembered(
-    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fresh_file_is_not_remembered(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest_module, "RACY_NS", 10**15)
     memory, file = DigestMemory(tmp_path / "memory.sqlite"), tmp_path / "file"
     file.write_bytes(b"x")

@@ -107,9 +107,7 @@ def test_models_and_enums_are_their_values() -> None:
     ],
 )
 def test_uncertain_values_are_refused_by_place(bad: object, name: str) -> None:
-    with pytest.raises(
-        FingerprintError, match=rf"^training\.extend\.steps\[1\]: {name} has no certain serialization"
-    ):
+    with pytest.raises(FingerprintError, match=rf"^training\.extend\.steps\[1\]: {name} has no certain serialization"):
         canonical_json({"training": Outer(extend=Inner(steps=[0, bad]))})
     with pytest.raises(FingerprintError, match=r"^value: "):
         canonical_json(bad)

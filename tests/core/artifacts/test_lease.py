@@ -145,11 +145,7 @@ def test_a_lost_lease_raises_and_is_left_to_the_other(store: ArtifactStore) -> N
     # As another run would: under the backend's own guard, so no heartbeat is half-way.
     taken = json.dumps(record_of(store) | {"owner": "elsewhere", "token": "t", "host": "x"}).encode()
     fs = store.location.fs
-    until(
-        lambda: exclusive.swap(
-            fs, path_of(store), exclusive.read_if_present(fs, path_of(store)) or b"", taken
-        )
-    )
+    until(lambda: exclusive.swap(fs, path_of(store), exclusive.read_if_present(fs, path_of(store)) or b"", taken))
 
     def lost() -> bool:
         try:
@@ -207,9 +203,7 @@ time.sleep(1000)
 @pytest.mark.parametrize("reap", [True, False], ids=["gone", "zombie"])
 def test_a_killed_holder_on_this_machine_is_followed_at_once(reap: bool, tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "root"), cache=tmp_path / "cache")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, store.root, KEY], stdout=subprocess.PIPE, text=True
-    )
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, store.root, KEY], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

@@ -54,9 +54,7 @@ def test_save_load_prune_clear(state: TrainingState, store: ArtifactStore, tmp_p
     assert store.location.fs.exists(manifest_path(store, 10))
     assert not store.location.fs.exists(manifest_path(store, 1))
     assert loaded(state, 2, tmp_path) == "step 2"
-    with pytest.raises(
-        ArtifactMissingError, match=r"step-1: no complete training state; there are \[2, 10\]"
-    ):
+    with pytest.raises(ArtifactMissingError, match=r"step-1: no complete training state; there are \[2, 10\]"):
         state.load(1, tmp_path / "none")
     state.clear()
     assert state.steps() == []
@@ -78,9 +76,7 @@ def test_the_newest_steps_stay(steps: list[int], keep: int, tmp_path: Path) -> N
         assert loaded(state, step, tmp_path) == text
 
 
-def test_a_step_saved_again_replaces_the_first(
-    state: TrainingState, store: ArtifactStore, tmp_path: Path
-) -> None:
+def test_a_step_saved_again_replaces_the_first(state: TrainingState, store: ArtifactStore, tmp_path: Path) -> None:
     state.save(5, staging(tmp_path, "one"))
     state.save(5, staging(tmp_path, "two"), consume=True)
     assert loaded(state, 5, tmp_path) == "two"

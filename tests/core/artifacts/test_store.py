@@ -32,9 +32,7 @@ def staging(directory: Path, files: dict[str, bytes] = FILES) -> Path:
 
 def content(directory: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
 
 
@@ -50,7 +48,11 @@ def local(tmp_path: Path) -> ArtifactStore:
 
 
 def commit(
-    store: ArtifactStore, directory: Path, key: str = KEY, extra: dict[str, bytes] | None = None, **more: object
+    store: ArtifactStore,
+    directory: Path,
+    key: str = KEY,
+    extra: dict[str, bytes] | None = None,
+    **more: object,
 ) -> ArtifactRef:
     arguments: dict = {"recipe": {"a": 1}, "seconds": 1.5, **more}
     filled = staging(directory)
@@ -68,9 +70,7 @@ def test_commit_find_fetch(store: ArtifactStore, tmp_path: Path) -> None:
     assert manifest is not None
     assert store.ref(manifest) == ref
     assert ref.uri == f"{store.root}/tokens/{KEY[:16]}/{manifest.attempt}"
-    assert {entry.name: entry.size for entry in manifest.files} == {
-        name: len(data) for name, data in FILES.items()
-    }
+    assert {entry.name: entry.size for entry in manifest.files} == {name: len(data) for name, data in FILES.items()}
     assert (manifest.recipe, manifest.seconds) == ({"a": 1}, 1.5)
     assert manifest.metrics == {"tokens": 7, "loss": "nan", "rows": [1.5]}
     assert manifest.versions["python"] == sys.version.split()[0]
@@ -228,9 +228,7 @@ def test_all_damage_is_told_by_name(store: ArtifactStore, tmp_path: Path) -> Non
     fs = store.location.fs
     fs.rm_file(f"{ref.uri}/empty")
     fs.pipe_file(f"{ref.uri}/config.json", b"{ }")
-    with pytest.raises(
-        ArtifactDamagedError, match=r"2 bad.*config.json: 3 bytes instead of 2; empty: missing"
-    ):
+    with pytest.raises(ArtifactDamagedError, match=r"2 bad.*config.json: 3 bytes instead of 2; empty: missing"):
         store.verify(ref)
 
 

@@ -13,9 +13,7 @@ def rotate(x, positions, theta):
     frequency = 1.0 / theta ** (torch.arange(half, dtype=torch.float64) / half)
     angle = positions[:, :, None, None].double() * frequency
     first, second = x[..., :half], x[..., half:]
-    return torch.cat(
-        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=-1
-    )
+    return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=-1)
 
 
 def logits(weights, config, tokens, positions, starts=None):

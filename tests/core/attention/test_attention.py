@@ -83,7 +83,11 @@ def test_packed_samples_can_be_kept_apart():
     actual = model(input_ids=tokens, position_ids=positions, use_cache=False, sample_starts=starts).logits
     for row, first in enumerate(starts):
         expected = decoder_oracle.logits(
-            oracle_weights(model), model.config, tokens[row : row + 1], positions[row : row + 1], first.tolist()
+            oracle_weights(model),
+            model.config,
+            tokens[row : row + 1],
+            positions[row : row + 1],
+            first.tolist(),
         )
         assert (actual[row : row + 1] - expected).abs().max() < 1e-5
 
@@ -128,8 +132,8 @@ def test_what_our_kernels_do_not_compute_is_refused():
     tokens, positions = sample(1)
     with pytest.raises(AttentionError, match="sliding_window 8 is shorter than the sequence of 19"):
         attach(make_model("mistral", sliding_window=8))(input_ids=tokens, position_ids=positions)
+    model = attach(make_model("llama")).eval()
     with pytest.raises(AttentionError, match="a cache is in use"):
-        model = attach(make_model("llama")).eval()
         model.generate(tokens, max_new_tokens=2, do_sample=False)
     with pytest.raises(AttentionError, match="ready-made attention mask"):
         attach(make_model("llama"))(input_ids=tokens, attention_mask=torch.zeros(1, 1, 19, 19))

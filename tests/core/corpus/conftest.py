@@ -30,9 +30,7 @@ def bos_tokenizer(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> 
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
     special = [(token, loaded.convert_tokens_to_ids(token)) for token in ("<|begin|>", "<|end|>")]
-    loaded.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|begin|> $A <|end|>", special_tokens=special
-    )
+    loaded.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A <|end|>", special_tokens=special)
     loaded.backend_tokenizer.enable_truncation(8)
     loaded.backend_tokenizer.enable_padding(length=8)
     directory = tmp_path_factory.mktemp("bos")
@@ -44,9 +42,7 @@ def bos_tokenizer(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> 
 def foreign_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another vocabulary than ours."""
     directory = tmp_path_factory.mktemp("foreign")
-    train_tokenizer(
-        [text.upper() for text in PROSE] + ["zebra zoo " * 9], 290, directory, model_max_length=64
-    )
+    train_tokenizer([text.upper() for text in PROSE] + ["zebra zoo " * 9], 290, directory, model_max_length=64)
     return directory
 
 

@@ -17,9 +17,7 @@ def documents(count: int, seed: int = 0) -> list[np.ndarray]:
     return [rng.integers(0, 2**31 - 1, rng.integers(1, 40), dtype=np.int32) for _ in range(count)]
 
 
-def write(
-    directory: Path, rows: list[np.ndarray], split: str = "train", shard: int = 100, batch: int = 30
-) -> None:
+def write(directory: Path, rows: list[np.ndarray], split: str = "train", shard: int = 100, batch: int = 30) -> None:
     with TokenWriter(directory, split, tokens_per_shard=shard, tokens_per_batch=batch) as writer:
         for number, row in enumerate(rows):
             writer.append(f"id {number}", f"{number % 3}-text", row, prompt_tokens=number % 2)
@@ -61,9 +59,7 @@ def test_plain_pyarrow_reads_the_files(tmp_path: Path) -> None:
     # So does a record batch: what the writer holds in memory.
     for path in sorted(tmp_path.iterdir()):
         with pa.ipc.open_file(str(path)) as reader:
-            batches = [
-                reader.get_batch(n).column("tokens").to_numpy() for n in range(reader.num_record_batches)
-            ]
+            batches = [reader.get_batch(n).column("tokens").to_numpy() for n in range(reader.num_record_batches)]
         assert len(batches) > 1
         assert all(sizes.sum() >= 30 > sizes[:-1].sum() for sizes in batches[:-1])
         assert batches[-1][:-1].sum() < 30
@@ -166,9 +162,7 @@ def samples(seed: int, count: int = 25) -> list[tuple[np.ndarray, int]]:
 def test_packing_against_a_token_by_token_oracle(seed: int, length: int) -> None:
     given = samples(seed)
     # One entry per token: (id, number of its sample, place in the sample, is it prompt?)
-    stream = [
-        (int(ids[k]), n, k, k < prompt) for n, (ids, prompt) in enumerate(given) for k in range(len(ids))
-    ]
+    stream = [(int(ids[k]), n, k, k < prompt) for n, (ids, prompt) in enumerate(given) for k in range(len(ids))]
     expected = [stream[start : start + length] for start in range(0, len(stream), length)]
     rows = list(pack(given, length))
     assert len(rows) == len(expected)

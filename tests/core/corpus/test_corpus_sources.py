@@ -74,9 +74,7 @@ def test_columnar(root: str, kind: str) -> None:
     format = "parquet" if kind == "parquet" else "arrow"
     write(f"{root}/{name}", arrow_bytes(table, kind))
     write(f"{root}/README.md", b"nothing")
-    assert (
-        texts(SourceSection.model_validate({"path": root, "format": format, "text_column": "body"})) == TEXTS
-    )
+    assert texts(SourceSection.model_validate({"path": root, "format": format, "text_column": "body"})) == TEXTS
 
 
 def test_disk(root: str) -> None:
@@ -227,9 +225,7 @@ def test_ids_of_another_tokenizer(tmp_path: Path, foreign_tokenizer: Path) -> No
     assert texts(source) == [*wanted, None]
     write(f"{tmp_path}/a.jsonl", json_lines([{"ids": [5, 6]}, {"ids": [5, 290]}]))
     lines = source.model_copy(update={"path": f"{tmp_path}/a.jsonl", "format": "jsonl"})
-    with pytest.raises(
-        CorpusError, match=r"a\.jsonl, line 2, column 'ids': ids 5\.\.290, but .* has 0\.\.\d+"
-    ):
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2, column 'ids': ids 5\.\.290, but .* has 0\.\.\d+"):
         texts(lines)
     write(f"{tmp_path}/a.jsonl", json_lines([{"ids": "text"}]))
     with pytest.raises(CorpusError, match=r"a\.jsonl, line 1, column 'ids': a list of token ids expected"):
@@ -276,9 +272,7 @@ def test_bad_columnar_files_name_file_and_row(root: str) -> None:
     stream = arrow_bytes(table, "stream", rows_per_batch=5)
     assert "after row 15: can't be read" in complain(root, "cut.arrow", stream[:-600], format="arrow")
     assert "can't be read" in complain(root, "cut.arrow", arrow_bytes(table, "file")[:-9], format="arrow")
-    assert "can't be read" in complain(
-        root, "cut.parquet", arrow_bytes(table, "parquet")[:-9], format="parquet"
-    )
+    assert "can't be read" in complain(root, "cut.parquet", arrow_bytes(table, "parquet")[:-9], format="parquet")
     assert "can't be read" in complain(root, "empty.parquet", b"", format="parquet")
     for name, kind in (("a.arrow", "stream"), ("a.parquet", "parquet")):
         content, format = arrow_bytes(table, kind), name.rpartition(".")[2]
@@ -312,9 +306,7 @@ def test_nothing_there(root: str, tmp_path: Path) -> None:
 # Identity -----------------------------------------------------------------------------------------------
 
 
-def test_digest_is_of_content_and_order_not_of_place(
-    root: str, tmp_path: Path, foreign_tokenizer: Path
-) -> None:
+def test_digest_is_of_content_and_order_not_of_place(root: str, tmp_path: Path, foreign_tokenizer: Path) -> None:
     write(f"{root}/one/a.txt", b"A")
     write(f"{root}/one/b.txt", b"B")
     write(f"{tmp_path}/elsewhere/x.txt", b"A")

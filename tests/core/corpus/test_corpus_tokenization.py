@@ -54,9 +54,7 @@ def test_every_document_is_stored_whole_in_its_split(
     tokenize([source], tokenizer, tmp_path / "out", validation_share=0.3, tokens_per_shard=200)
     plain = AutoTokenizer.from_pretrained(tokenizer)
     for split in ("train", "validation"):
-        chosen = [
-            text for text in TEXTS if (int(sha(text)[:16], 16) / 2**64 < 0.3) == (split == "validation")
-        ]
+        chosen = [text for text in TEXTS if (int(sha(text)[:16], 16) / 2**64 < 0.3) == (split == "validation")]
         assert chosen
         # Also the order: a dict keeps it.
         expected = {sha(text): plain(text).input_ids for text in chosen}
@@ -75,9 +73,7 @@ def test_counts_add_up(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "code.py").write_text("print 'two'")
     third = SourceSection(path=str(tmp_path / "code.py"), format="python-docstrings")
     lines: list[str] = []
-    metrics = tokenize(
-        [first, second, third], tokenizer, tmp_path / "out", validation_share=0.5, progress=lines.append
-    )
+    metrics = tokenize([first, second, third], tokenizer, tmp_path / "out", validation_share=0.5, progress=lines.append)
     assert metrics["documents"] == {
         "read": 9,
         "kept": 5,
@@ -104,9 +100,7 @@ def test_counts_add_up(tmp_path: Path, tokenizer: Path) -> None:
 def test_begin_token_in_front_nothing_behind_and_no_truncation(tmp_path: Path, bos_tokenizer: Path) -> None:
     plain = AutoTokenizer.from_pretrained(bos_tokenizer)
     text = "A text that is longer than the truncation of the tokenizer. " * 3
-    metrics = tokenize(
-        [text_source(tmp_path / "a.jsonl", [text])], bos_tokenizer, tmp_path / "out", validation_share=0
-    )
+    metrics = tokenize([text_source(tmp_path / "a.jsonl", [text])], bos_tokenizer, tmp_path / "out", validation_share=0)
     expected = [plain.bos_token_id, *plain.encode(text, add_special_tokens=False)]
     assert stored(tmp_path / "out", "train") == {sha(text): expected}
     assert len(expected) > 8
@@ -114,16 +108,12 @@ def test_begin_token_in_front_nothing_behind_and_no_truncation(tmp_path: Path, b
     assert len(TokenShards(tmp_path / "out", "validation")) == 0
 
 
-def test_foreign_ids_give_what_their_text_gives(
-    tmp_path: Path, tokenizer: Path, foreign_tokenizer: Path
-) -> None:
+def test_foreign_ids_give_what_their_text_gives(tmp_path: Path, tokenizer: Path, foreign_tokenizer: Path) -> None:
     other = AutoTokenizer.from_pretrained(foreign_tokenizer)
     rows = [{"ids": [other.bos_token_id, *other(text).input_ids, other.eos_token_id]} for text in TEXTS]
     foreign = json_source(tmp_path / "ids.jsonl", rows, ids_column="ids", tokenizer=str(foreign_tokenizer))
     tokenize([foreign], tokenizer, tmp_path / "ids", validation_share=0.3)
-    tokenize(
-        [text_source(tmp_path / "text.jsonl", TEXTS)], tokenizer, tmp_path / "text", validation_share=0.3
-    )
+    tokenize([text_source(tmp_path / "text.jsonl", TEXTS)], tokenizer, tmp_path / "text", validation_share=0.3)
     for split in ("train", "validation"):
         assert stored(tmp_path / "ids", split) == stored(tmp_path / "text", split) != {}
     ours = AutoTokenizer.from_pretrained(tokenizer)
@@ -180,9 +170,7 @@ def test_an_id_outside_the_vocabulary_is_refused(bad: int) -> None:
         Encoder(Broken()).encode(["bad"])
 
 
-def test_memory_does_not_grow_with_the_corpus(
-    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_CHARACTERS_PER_BATCH", 20_000)
     monkeypatch.setattr("longrecipe_core.corpus.shards.TokenWriter.__init__.__defaults__", (20_000, 5_000))
 
@@ -215,9 +203,7 @@ def test_memory_does_not_grow_with_the_corpus(
 
 
 @pytest.mark.parametrize("adds_begin", [False, True])
-def test_replay_against_a_plain_oracle(
-    tmp_path: Path, tokenizer: Path, bos_tokenizer: Path, adds_begin: bool
-) -> None:
+def test_replay_against_a_plain_oracle(tmp_path: Path, tokenizer: Path, bos_tokenizer: Path, adds_begin: bool) -> None:
     chosen = bos_tokenizer if adds_begin else tokenizer
     rows = [{"q": f"Question {n}" * (1 + n % 3), "a": f"Answer {n}. " * (1 + n % 5)} for n in range(30)]
     path = tmp_path / "a.jsonl"
@@ -279,9 +265,7 @@ def test_replay_needs_an_end_token_and_samples(tmp_path: Path, tokenizer: Path) 
     endless = load_tokenizer(tokenizer)
     endless.eos_token = None
     endless.save_pretrained(tmp_path / "endless")
-    with pytest.raises(
-        CorpusError, match=r"has no eos_token, .* set eos_token in its tokenizer_config\.json"
-    ):
+    with pytest.raises(CorpusError, match=r"has no eos_token, .* set eos_token in its tokenizer_config\.json"):
         tokenize_replay(section, tmp_path / "endless", tmp_path / "out", train_length=8, seed=0)
 
 

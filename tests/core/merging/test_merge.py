@@ -41,11 +41,7 @@ def weights_of(seed, dtype=torch.float32, **more):
         "model.layers.0.w": (3, 5, 7),
     }
     values = {name: torch.randn(shape, generator=draw).to(dtype) for name, shape in shapes.items()}
-    return (
-        values
-        | {"scalar": torch.tensor(0.5 + seed, dtype=dtype), "nothing": torch.zeros(0, 4, dtype=dtype)}
-        | more
-    )
+    return values | {"scalar": torch.tensor(0.5 + seed, dtype=dtype), "nothing": torch.zeros(0, 4, dtype=dtype)} | more
 
 
 def write(directory: Path, weights, shards=1, config=None):

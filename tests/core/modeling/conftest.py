@@ -51,9 +51,7 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", model_max_length=64).save_pretrained(
-        directory
-    )
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", model_max_length=64).save_pretrained(directory)
     (directory / "generation_config.json").write_text('{"max_new_tokens": 17}')
     return directory
 

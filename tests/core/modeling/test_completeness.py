@@ -28,9 +28,7 @@ def shard(directory):
     for file, part in parts.items():
         save_file({n: weights[n] for n in part}, directory / file, metadata={"format": "pt"})
     places = {name: file for file, part in parts.items() for name in part}
-    (directory / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": places})
-    )
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (directory / "model.safetensors").unlink()
     return places
 
@@ -118,9 +116,7 @@ def test_an_empty_or_missing_shard_is_named(checkpoint, tokenizer_directory):
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_finishing_copies_what_belongs_and_removes_strays(
-    checkpoint, tokenizer_directory, elsewhere, sharded
-):
+def test_finishing_copies_what_belongs_and_removes_strays(checkpoint, tokenizer_directory, elsewhere, sharded):
     strays = ["pytorch_model.bin", "optimizer.pt", "model-00003-of-00003.safetensors", "model.gguf"]
     if sharded:
         shard(checkpoint)
@@ -144,9 +140,7 @@ def test_finishing_copies_what_belongs_and_removes_strays(
     assert not any(name.startswith(".") for name in names)
     assert json.loads((checkpoint / "tokenizer_config.json").read_text())["model_max_length"] == 512
     assert json.loads((checkpoint / "generation_config.json").read_text()) == {"max_new_tokens": 17}
-    assert (checkpoint / "tokenizer.json").read_bytes() == (
-        tokenizer_directory / "tokenizer.json"
-    ).read_bytes()
+    assert (checkpoint / "tokenizer.json").read_bytes() == (tokenizer_directory / "tokenizer.json").read_bytes()
     again = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     finish_checkpoint(checkpoint, tokenizer_directory)
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == again
@@ -171,9 +165,7 @@ def test_a_stale_index_gives_way_to_the_single_file(checkpoint, tokenizer_direct
     assert check_complete(checkpoint).files == 1
 
 
-@pytest.mark.parametrize(
-    ("length", "wanted"), [(64, 512), (4096, 4096), (int(1e30), int(1e30)), (None, None)]
-)
+@pytest.mark.parametrize(("length", "wanted"), [(64, 512), (4096, 4096), (int(1e30), int(1e30)), (None, None)])
 def test_only_a_real_and_lower_length_is_raised(checkpoint, tokenizer_directory, tmp_path, length, wanted):
     base = tmp_path / "base"
     base.mkdir()

@@ -58,9 +58,7 @@ def expected_frequencies(kind: str, factor: float) -> Expected:
     return Expected(plain)
 
 
-@pytest.mark.parametrize(
-    ("theta", "factor", "wanted"), [(5e5, 10, 48.9e6), (5e5, 16, 131.5e6), (1e6, 4, 13.5e6)]
-)
+@pytest.mark.parametrize(("theta", "factor", "wanted"), [(5e5, 10, 48.9e6), (5e5, 16, 131.5e6), (1e6, 4, 13.5e6)])
 def test_ntk_reproduces_the_papers_values(theta, factor, wanted):
     assert ntk_theta(theta, factor, 128) == pytest.approx(wanted, abs=5e4)  # three digits are printed
 
@@ -160,18 +158,14 @@ def old_reader(directory):
     scaling = raw.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     rest = {k: v for k, v in scaling.items() if k not in ("rope_type", "type")}
-    return {"rope_type": kind, "rope_theta": raw.get("rope_theta", 10_000.0), **rest}, raw[
-        "max_position_embeddings"
-    ]
+    return {"rope_type": kind, "rope_theta": raw.get("rope_theta", 10_000.0), **rest}, raw["max_position_embeddings"]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
 def test_saved_config_is_read_alike_by_old_and_new(small_config, elsewhere, tmp_path, family):
     wanted = {}
     for kind, change in CHANGES.items():
-        config = rope_config(
-            small_config(family), RopeSection(type=kind, **change), window=None, target_length=TARGET
-        )
+        config = rope_config(small_config(family), RopeSection(type=kind, **change), window=None, target_length=TARGET)
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
         save_model(model, tmp_path / kind)

@@ -1,4 +1,4 @@
-"""Strategies against their definitions (paper.md, section 2); expectations are counted here, not taken from the code."""
+"""Strategies against their definitions (paper, section 4.2); expectations are counted here, not taken from the code."""
 
 import itertools
 from collections import Counter

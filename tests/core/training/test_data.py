@@ -1,5 +1,7 @@
 """Samples, labels and the order that they come in."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -84,12 +86,18 @@ def test_every_rank_layout_computes_the_same_global_batches(world, micro):
         found = []
         for rank in range(world):
             batches = Batches(
-                Numbered(), global_batch=4, micro_batch=micro, rank=rank, world_size=world, seed=3, stage="extend"
+                Numbered(),
+                global_batch=4,
+                micro_batch=micro,
+                rank=rank,
+                world_size=world,
+                seed=3,
+                stage="extend",
             )
             found += [sample for batch in batches.step(number) for sample in batch.numbers]
         return sorted(found)
 
     epoch = [step(number, world, micro) for number in range(3)]
-    assert sorted(sum(epoch, [])) == list(range(12))  # each sample once per epoch
+    assert sorted(itertools.chain(*epoch)) == list(range(12))  # each sample once per epoch
     assert epoch == [step(number, 1, 1) for number in range(3)]
     assert step(3, world, micro) != epoch[0]  # another order in the next
