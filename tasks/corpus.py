@@ -22,11 +22,10 @@ def replay(run: Run, base: ArtifactRef, replay_sources: ArtifactRef) -> StageOut
 
 
 def _tokenize(work: Work) -> dict[str, Any]:
-    from longrecipe_core.corpus import TokenShards, resolve_source, tokenize
-    from longrecipe_core.evaluation.nll import choose_documents
+    from longrecipe_core.corpus import resolve_source, tokenize
 
     recipe = work.run.recipe
-    metrics = tokenize(
+    return tokenize(
         [resolve_source(source) for source in recipe.corpus.sources],
         work.fetch("base"),
         work.output,
@@ -34,9 +33,6 @@ def _tokenize(work: Work) -> dict[str, Any]:
         trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
         progress=work.log,
     )
-    # Told now, and not by the evaluation after days of training.
-    choose_documents(TokenShards(work.output, "validation"), recipe.context.target_length, 1, recipe.seed)
-    return metrics
 
 
 def _replay(work: Work) -> dict[str, Any]:

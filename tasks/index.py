@@ -17,13 +17,17 @@ def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
 
 def _index(work: Work) -> dict[str, Any]:
     from longrecipe_core.corpus import TokenShards, load_tokenizer
+    from longrecipe_core.evaluation.nll import choose_documents
     from longrecipe_core.positions.index import build_index
     from longrecipe_core.selection import token_classes
 
     recipe = work.run.recipe
+    tokens = work.fetch("tokenize")
+    # Told now, and not by the evaluation after days of training.
+    choose_documents(TokenShards(tokens, "validation"), recipe.evaluation, recipe.context.target_length, recipe.seed)
     tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
     return build_index(
-        TokenShards(work.fetch("tokenize"), "train"),
+        TokenShards(tokens, "train"),
         token_classes(tokenizer, recipe.positions.sentence_ends),
         work.output,
         context=recipe.context,

@@ -30,7 +30,10 @@ def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]
         from longrecipe_core.modeling.source import model_identity
 
         identity = model_identity(recipe.model.path, recipe.model.revision, store.digests)
-        found["base"] = ArtifactRef(uri=recipe.model.path, kind="outside", fingerprint=fingerprint(identity))
+        # Of a hub model the commit goes along: it, and no newer one, is what every stage then reads.
+        commit = identity.removeprefix("commit:") if identity.startswith("commit:") else None
+        uri = f"{recipe.model.path}@{commit}" if commit else recipe.model.path
+        found["base"] = ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(identity))
     return found
 
 

@@ -1,6 +1,7 @@
 """What every stage does around its work: key, look-up, verification, commit."""
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState
-from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError
+from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
+from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, ModelError
 from longrecipe_core.recipe import Recipe, stage_part
 from tasks.stages import STAGES, Stage, stage_key
 
@@ -63,11 +64,18 @@ class Work:
         ref = self.inputs[name]
         if ref.kind != "outside":
             return self.store.fetch(ref)
-        from longrecipe_core.modeling import fetch_model  # imports torch, which a cached run has no need of
+        # Imports torch, which a cached run has no need of.
+        from longrecipe_core.modeling.source import fetch_model, model_identity
 
+        hub = re.fullmatch(r"(.+)@([0-9a-f]{40})", ref.uri)
+        path, commit = hub.groups() if hub else (ref.uri, None)
         model = self.run.recipe.model
-        assert model is not None
-        return fetch_model(model.path, model.revision, model.trust_remote_code)
+        trust = model is not None and model.trust_remote_code
+        into = self.store.cache / "models" / ref.fingerprint[:16]
+        directory = into if (into / "config.json").is_file() else fetch_model(path, commit, trust, into=into)
+        if not commit and fingerprint(model_identity(str(directory), None, self.store.digests)) != ref.fingerprint:
+            raise ModelError(f"{path}: is not the model that it was when this run began; run again")
+        return directory
 
 
 def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[Work], dict[str, Any]]) -> StageOutcome:

@@ -36,6 +36,7 @@ def _base(work: Work) -> dict[str, Any]:
         is_validation,
         iterate_documents,
         load_tokenizer,
+        resolve_source,
         tokenize,
         train_tokenizer,
     )
@@ -46,7 +47,8 @@ def _base(work: Work) -> dict[str, Any]:
     section = recipe.base
     assert section is not None
     scratch = work.output.parent
-    sources, share = recipe.corpus.sources, recipe.corpus.validation_share
+    sources = [resolve_source(source) for source in recipe.corpus.sources]
+    share = recipe.corpus.validation_share
     texts = (document.joined() for source in sources for document in iterate_documents(source) if document.text)
     # The tokenizer and the base model must not see what the evaluation is measured on.
     kept = (text for text in texts if not is_validation(document_id(text), share))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longrecipe_core.artifacts import TrainingState
-from longrecipe_core.errors import ArtifactDamagedError, LeaseLostError
+from longrecipe_core.errors import ArtifactDamagedError, LaunchError, LeaseLostError
 from longrecipe_core.recipe import RopeSection, TrainingSection
 from tasks.run import Log, Work
 
@@ -52,12 +52,13 @@ def train(
     (scratch / "job.json").write_text(job.model_dump_json(indent=1))
     state = TrainingState(work.store, work.key, work.lease)
     restore(state, job.checkpoints, work)
-    with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log):
+    with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log) as stop:
         launch_training(
             scratch / "job.json",
             processes=recipe.launch.processes,
             cuda=torch.cuda.is_available(),
             log=work.log,
+            stop=stop,
         )
     summary = finish_checkpoint(work.output, start, trust_remote_code=trust)
     shutil.copytree(job.logs, work.output / "about")
@@ -91,12 +92,13 @@ def restore(state: TrainingState, checkpoints: Path, work: Work) -> None:
 
 
 @contextmanager
-def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) -> Iterator[None]:
-    """While the job runs, store each checkpoint that it completes.
+def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) -> Iterator[threading.Event]:
+    """While the job runs, store each checkpoint that it completes; yields the event that ends the job.
 
-    A store that can't be reached is told and tried again: it must not end a job that trains well.
+    A store that can't be reached is told and tried again: it must not end a job that trains well. A lost lease does
+    end it, since another run trains the same.
     """
-    done = threading.Event()
+    done, stop = threading.Event(), threading.Event()
     lost: list[LeaseLostError] = []
 
     def follow() -> None:
@@ -107,12 +109,15 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
                 log(f"the training state could not be stored and will be tried again: {error}")
             except LeaseLostError as error:
                 lost.append(error)
+                stop.set()
                 return
 
     thread = threading.Thread(target=follow, name="training-states", daemon=True)
     thread.start()
     try:
-        yield
+        yield stop
+    except LaunchError as error:
+        raise lost[0] if lost else error from None
     finally:
         done.set()
         thread.join()

@@ -32,8 +32,12 @@ def causal_attention(
     Returns:
         `[batch, sequence, query heads, head dim]`, contiguous.
     """
-    kernel = _flash_attn() if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else None
-    attend = _sdpa if kernel is None else _flash
+    if query.is_cuda and torch.is_autocast_enabled("cuda"):
+        # RoPE leaves queries and keys in fp32 under autocast; SDPA would round them by itself, flash-attn would not.
+        dtype = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _flash_attn() is not None
+    attend = _flash if flash else _sdpa
     if starts is None:
         return attend(query, key, value, scale, dropout)
     rows = []
@@ -59,7 +63,7 @@ def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: fl
 def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
     heads_last = [part.transpose(1, 2) for part in (query, key, value)]
     mixed: torch.Tensor = _flash_attn().flash_attn_func(
-        *heads_last, dropout_p=dropout, softmax_scale=scale, causal=True
+        *heads_last, dropout_p=dropout, softmax_scale=scale, causal=True, deterministic=True
     )
     return mixed.contiguous()
 

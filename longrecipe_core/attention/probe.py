@@ -29,12 +29,12 @@ def probe(model: Any, **forward_options: Any) -> None:
     quarter = PROBE_TOKENS // 4
     tokens = torch.arange(PROBE_TOKENS, device=device).expand(2, -1) % vocabulary
     positions = tokens.new_tensor([0, 7, 20, 41]).repeat_interleave(quarter) + torch.arange(PROBE_TOKENS, device=device)
+    # The sum of a normalised vector has no gradient, a fixed direction has.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         embedded = model.get_input_embeddings()(tokens).detach().requires_grad_(True)
         hidden = model.base_model(
             inputs_embeds=embedded, position_ids=positions.expand(2, -1), use_cache=False, **forward_options
         ).last_hidden_state
-        # A fixed direction, since the sum of a normalised vector has no gradient.
         direction = torch.linspace(-1, 1, hidden.shape[-1], device=device, dtype=hidden.dtype)
         # autograd.grad and not backward: the parameters' own gradients stay untouched.
         (gradient,) = torch.autograd.grad((hidden[:, -1] * direction).sum(), embedded)

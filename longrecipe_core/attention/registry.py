@@ -81,7 +81,7 @@ def _attention(
 
 
 def _mask(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> None:
-    """No mask at all: plain causal. In particular none from position ids, whose jumps transformers takes for packing."""
+    """No mask: plain causal. In particular none from position ids, whose jumps transformers takes for packing."""
     if attention_mask is None or attention_mask.ndim != 2:
         return
     # Padding on the right is never attended to by a causal model; a hole or padding on the left would be.

@@ -12,32 +12,46 @@ from torch.nn.functional import linear_cross_entropy
 from longrecipe_core.corpus import TokenShards
 from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.errors import EvaluationError
+from longrecipe_core.recipe import EvaluationSection
+
+Ints = npt.NDArray[np.int64]
 
 TOKENS_PER_FORWARD = 16_384
 
 
-def choose_documents(tokens: TokenShards, length: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The first `length` tokens of at most `count` documents that have as many; int64 `[documents, length]`.
+def choose_documents(
+    tokens: TokenShards, evaluation: EvaluationSection, target_length: int, seed: int
+) -> tuple[Ints, Ints]:
+    """The beginning, up to the target length, of at most `evaluation.documents` documents that are long enough.
+
+    Returns:
+        Token ids `[documents, target_length]`, padded with 0 at the end, and lengths `[documents]`; int64.
 
     Raises:
         EvaluationError: No document is long enough.
     """
-    long_enough = np.flatnonzero(tokens.lengths >= length)
+    least = evaluation.minimum_length or target_length
+    long_enough = np.flatnonzero(tokens.lengths >= least)
     if long_enough.size == 0:
         longest = int(tokens.lengths.max()) if len(tokens) else 0
         raise EvaluationError(
-            f"none of {len(tokens)} validation documents has the {length} tokens of the target length (the longest has "
-            f"{longest}): raise corpus.validation_share or take longer documents"
+            f"none of {len(tokens)} validation documents has {least} tokens (the longest has {longest}): raise "
+            f"corpus.validation_share, take longer documents, or set evaluation.minimum_length"
         )
-    rows = np.sort(generator(seed, "evaluation documents").permutation(long_enough)[:count])
-    return np.stack([tokens.input_ids(int(row))[:length] for row in rows]).astype(np.int64)
+    rows = np.sort(generator(seed, "evaluation documents").permutation(long_enough)[: evaluation.documents])
+    lengths = np.minimum(tokens.lengths[rows], target_length)
+    documents = np.zeros((rows.size, target_length), dtype=np.int64)
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        documents[place, :length] = tokens.input_ids(int(row))[:length]
+    return documents, lengths
 
 
 @torch.no_grad()
-def token_nll(model: Any, documents: npt.NDArray[np.int64], *, bf16: bool, chunk: int) -> npt.NDArray[np.float64]:
-    """-log p of every token but the first of each document, in nats; float64 `[documents, length - 1]`.
+def token_nll(model: Any, documents: Ints, lengths: Ints, *, bf16: bool, chunk: int) -> npt.NDArray[np.float64]:
+    """-log p of every token but the first of each document, in nats; float64 `[documents, target_length - 1]`.
 
-    Column `i` is the token at position `i + 1`. The model is used as transformers loads it, with its stock attention.
+    Column `i` is the token at position `i + 1`; NaN where a document has ended. The
+    model is used as transformers loads it, with its stock attention.
     """
     device = next(model.parameters()).device
     head = model.get_output_embeddings()
@@ -57,24 +71,34 @@ def token_nll(model: Any, documents: npt.NDArray[np.int64], *, bf16: bool, chunk
             options=options,
         )
         rows.append(nll.view(len(tokens), -1).double().cpu().numpy())
-    return np.concatenate(rows)
+    result = np.concatenate(rows)
+    # Padding stands at the end, where causal attention keeps it from changing anything before.
+    result[np.arange(1, documents.shape[1])[None, :] >= lengths[:, None]] = np.nan
+    return result
 
 
 def bucket_rows(nll: npt.NDArray[np.float64], buckets: int, target_length: int) -> list[dict[str, float | int]]:
-    """Mean over equal parts of the target length: start, end, mean, standard error over documents, token count."""
+    """Mean over equal parts of the target length: start, end, mean, standard error over documents, token count.
+
+    `nll` is `[documents, target_length - 1]`; NaN entries are left out, and so is a part with nothing else.
+    """
     edges = np.linspace(0, target_length, buckets + 1).round().astype(int)
     rows: list[dict[str, float | int]] = []
     for start, end in pairwise(edges):
         part = nll[:, max(start, 1) - 1 : end - 1]  # column i is position i + 1
-        means = part.mean(axis=1)
-        error = float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")
+        counts = np.isfinite(part).sum(axis=1)
+        if not counts.any():
+            continue  # no document reaches that far
+        sums = np.nansum(part, axis=1)
+        means = sums[counts > 0] / counts[counts > 0]
+        error = float(means.std(ddof=1) / means.size**0.5) if means.size > 1 else float("nan")
         rows.append(
             {
                 "start": int(start),
                 "end": int(end),
-                "value": float(part.mean()),
+                "value": float(sums.sum() / counts.sum()),
                 "standard_error": error,
-                "count": int(part.size),
+                "count": int(counts.sum()),
             }
         )
     return rows

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from socket import socket
@@ -16,7 +17,7 @@ Log = Callable[[str], None]
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
+def launch_training(job: Path, *, processes: int, cuda: bool, log: Log, stop: threading.Event | None = None) -> None:
     """Run `python -m longrecipe_core.training JOB` on `processes` ranks of this machine and wait for it.
 
     Args:
@@ -24,6 +25,7 @@ def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
         processes: Ranks, one per GPU with `cuda`.
         cuda: Whether the ranks use GPUs; gloo on CPU otherwise.
         log: Called with each line that the job prints.
+        stop: When it is set, the job is ended.
 
     Raises:
         LaunchError: The job ended with an error.
@@ -40,7 +42,7 @@ def launch_training(job: Path, *, processes: int, cuda: bool, log: Log) -> None:
     environment = {**QUIET, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     if not cuda:
         environment["ACCELERATE_USE_CPU"] = "true"
-    run_supervised(f"training job {job}", command, log, environment)
+    run_supervised(f"training job {job}", command, log, environment, stop)
 
 
 def launch_evaluation(job: Path, *, log: Log) -> None:

@@ -1,15 +1,22 @@
 """Run a command under the supervisor, pass its lines on, and tell why it ended."""
 
+import io
 import os
+import re
 import subprocess
 import sys
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 from longrecipe_core.errors import LaunchError
 
 TAIL_LINES = 60
+CREDENTIAL = re.compile(
+    r"^(AWS|AZURE|GOOGLE|GCS|FSSPEC|PREFECT|WANDB)_|(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)"
+)
 
 
 def run_supervised(
@@ -17,6 +24,7 @@ def run_supervised(
     command: Sequence[str],
     log: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Run `command` to its end; should this process go first, by any signal, the whole tree goes with it.
 
@@ -24,7 +32,8 @@ def run_supervised(
         what: Names the job in errors.
         command: Program and arguments.
         log: Called with each line that the job prints.
-        environment: Added to this process's own.
+        environment: Added to this process's own, of which a job gets everything but credentials.
+        stop: When it is set, the job is ended.
 
     Raises:
         LaunchError: The job ended with an error; the message has the line that tells why.
@@ -36,24 +45,40 @@ def run_supervised(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **(environment or {})},
-        text=True,
-        errors="replace",
+        env={**without_credentials(os.environ), **(environment or {})},
         start_new_session=True,
     ) as supervisor:
         assert supervisor.stdin is not None
         assert supervisor.stdout is not None
+        ended = threading.Event()
+        pipe = supervisor.stdin
+        if stop is not None:
+            threading.Thread(target=_close_when_set, args=(stop, ended, pipe), daemon=True).start()
         try:
-            for line in supervisor.stdout:
+            # Lines end at \n only: what a progress bar writes between two \r is no line.
+            for line in io.TextIOWrapper(supervisor.stdout, encoding="utf-8", errors="replace", newline="\n"):
                 shown = line.rstrip("\n").rpartition("\r")[2]  # of a progress bar, the last state only
                 if shown:
                     tail.append(shown)
                     log(shown)
         finally:
             # Closing the pipe ends the job; `with` then waits for the supervisor.
-            supervisor.stdin.close()
+            ended.set()
+            pipe.close()
     if supervisor.returncode:
         raise LaunchError(f"{what} ended with code {supervisor.returncode}: {cause(list(tail))}")
+
+
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a job may see: it works on local files only, so it needs no key to anything."""
+    return {name: value for name, value in environment.items() if not CREDENTIAL.search(name)}
+
+
+def _close_when_set(stop: threading.Event, ended: threading.Event, pipe: IO[bytes]) -> None:
+    while not ended.wait(1.0):
+        if stop.is_set():
+            pipe.close()
+            return
 
 
 def cause(tail: Sequence[str]) -> str:

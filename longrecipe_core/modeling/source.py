@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -82,8 +83,10 @@ def _refuse_revision(path: str, revision: str | None) -> None:
 
 
 def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    # From the environment only: a login stored on the machine may be another person's.
+    token = os.environ.get("HF_TOKEN") or False
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns), token=token))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         where = f"{repository} at {revision}" if revision else repository
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

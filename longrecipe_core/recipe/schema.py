@@ -57,6 +57,15 @@ class Recipe(Section):
                 f"positions.strategy full trains every position: context.train_length "
                 f"{self.context.train_length} must equal context.target_length {self.context.target_length}"
             )
+        passkey, target = self.evaluation.passkey, self.context.target_length
+        if passkey is not None and max(passkey.distances) >= target:
+            raise ValueError(
+                f"evaluation.passkey.distances: {max(passkey.distances)} is not below context.target_length {target}"
+            )
+        if (self.evaluation.minimum_length or 0) > target:
+            raise ValueError(
+                f"evaluation.minimum_length {self.evaluation.minimum_length} is above context.target_length {target}"
+            )
         replicas = self.launch.processes // self.launch.ulysses_degree * self.launch.micro_batch
         stages = [("extend", self.extend), ("anneal", self.anneal)]
         if self.base is not None:
@@ -140,15 +149,9 @@ class RecipeDumper(yaml.SafeDumper):
     """Quotes text that RecipeLoader would read as a number: a commit may begin 12e45."""
 
 
-def _float_without_dot() -> None:
-    import re
-
-    pattern = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-    for reader in (RecipeLoader, RecipeDumper):
-        reader.add_implicit_resolver("tag:yaml.org,2002:float", pattern, list("-+0123456789"))
-
-
-_float_without_dot()
+# YAML 1.1 wants a dot in a number with an exponent, people don't.
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def _read_yaml(text: str, origin: str) -> Any:

@@ -38,7 +38,7 @@ class ModelSection(Section):
 
     path: str = Field(description="Hugging Face directory, fsspec URL of one, or hub id")
     revision: str | None = Field(None, description="hub branch, tag or commit; resolved to a commit")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model or a dataset")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
 
 class ContextSection(Section):
@@ -120,7 +120,7 @@ class SelectionSection(Section):
 
     strategy: Literal["digits", "random", "none"] = Field(
         "digits",
-        description="anchor sentences: those with a digit; each with probability 1/2; none: the document's start",
+        description="anchor sentences: those with a digit; each with probability 1/2; none: one run of text",
     )
 
 
@@ -157,7 +157,7 @@ class TrainingSection(Section):
 
     learning_rate: float = Field(gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="linear and cosine end at zero")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from zero")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear rise to the peak")
     steps: int | None = Field(None, ge=1, description="optimizer steps; from epochs when not given")
     epochs: int = Field(1, ge=1, description="passes over the samples, where steps is not given")
     global_batch: int = Field(96, ge=1, description="sequences per optimizer step, over all ranks")
@@ -212,6 +212,12 @@ class MergeSection(Section):
         "base", description="of the merged weights; base: as in the base model"
     )
 
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        if self.base_weight == 0 and self.trained_weight == 0:
+            raise ValueError("base_weight and trained_weight are both 0: nothing is left of the models")
+        return self
+
 
 class PasskeySection(Section):
     """A five-digit key hidden in filler text, asked for at the end."""
@@ -225,7 +231,10 @@ class PasskeySection(Section):
 class EvaluationSection(Section):
     """Loss by position, and passkey where asked for."""
 
-    documents: int = Field(32, ge=1, description="validation documents of at least the target length, at most")
+    documents: int = Field(32, ge=1, description="validation documents, at most")
+    minimum_length: int | None = Field(
+        None, ge=2, description="tokens that such a document must have; the target length when not given"
+    )
     buckets: int = Field(8, ge=1, description="equal parts of the target length")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
     passkey: PasskeySection | None = Field(None)
@@ -238,7 +247,7 @@ class LaunchSection(Section):
     micro_batch: int = Field(1, ge=1, description="sequences per forward pass and rank")
     ulysses_degree: int = Field(1, ge=1, description="ranks that share a sequence by attention heads")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; cores / processes when not given")
-    workers: int = Field(1, ge=1, description="processes that tokenize and index")
+    workers: int = Field(1, ge=1, description="processes that draw the index")
     activation_checkpointing: Literal["none", "full"] = Field("none", description="recompute activations in backward")
     loss_chunk: int = Field(512, ge=1, description="tokens whose logits exist at one time")
     checkpoint_every: int = Field(50, ge=1, description="optimizer steps between training checkpoints")

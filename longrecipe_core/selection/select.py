@@ -1,4 +1,4 @@
-"""Choose sentences to a token budget: anchors first, a uniform random subset, in document order (paper, section 4.1)."""
+"""Sentences to a token budget: anchors first, a uniform random subset, in document order (paper, section 4.1)."""
 
 from typing import Any
 

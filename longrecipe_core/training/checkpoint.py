@@ -1,8 +1,8 @@
 """Exact resume: everything that the next step depends on, written so that it is there whole or not at all.
 
 A checkpoint is a directory `step-N`, N the optimizer steps taken: `model.safetensors`, `optimizer.safetensors`,
-one `rank-R.safetensors` with the random state of each rank, `progress.json`. It is written as `step-N.partial` and
-renamed when every byte of every rank is on disk. The data cursor is the step itself (see `data.py`).
+one `rank-R.safetensors` with the random state of each rank, `metrics.jsonl` so far, `progress.json`. It is written
+as `step-N.partial` and renamed when every byte of every rank is on disk. The data cursor is the step itself (see `data.py`).
 """
 
 import json
@@ -26,8 +26,15 @@ def complete_steps(directory: Path) -> list[int]:
 class Checkpoints:
     """The training checkpoints of one job in one local directory."""
 
-    def __init__(self, directory: Path, *, kept: int, accelerator: Any, identity: dict[str, Any]) -> None:
-        """`identity` is stored and must be equal on resume: what would make resumed weights differ."""
+    def __init__(
+        self, directory: Path, *, kept: int, accelerator: Any, identity: dict[str, Any], metrics: Path
+    ) -> None:
+        """Keep `kept` of them under `directory`.
+
+        `identity` is stored and must be equal on resume: what would make resumed weights differ. `metrics` is the log
+        that goes along, so that a run resumed elsewhere tells its whole story.
+        """
+        self._metrics = metrics
         self._directory, self._kept, self._accelerator, self._identity = (
             directory,
             kept,
@@ -52,6 +59,7 @@ class Checkpoints:
                 partial / "model.safetensors",
             )
             save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+            shutil.copyfile(self._metrics, partial / "metrics.jsonl")
             (partial / "progress.json").write_text(json.dumps({"step": step, "identity": self._identity}))
         self._accelerator.wait_for_everyone()  # all ranks' files are written before the name says so
         if self._accelerator.is_main_process:
@@ -81,6 +89,9 @@ class Checkpoints:
                 raise TrainingError(
                     f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or remove it"
                 )
+        if self._accelerator.is_main_process and not self._metrics.exists():
+            self._metrics.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(directory / "metrics.jsonl", self._metrics)
         weights = load_file(directory / "model.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():

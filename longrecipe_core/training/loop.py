@@ -16,6 +16,7 @@ from longrecipe_core.errors import TrainingError
 from longrecipe_core.modeling import load_config, load_model, rope_config, save_model
 from longrecipe_core.training.checkpoint import Checkpoints
 from longrecipe_core.training.data import IGNORED, Batch, Batches, open_samples
+from longrecipe_core.training.flops import peak_flops, training_flops
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
@@ -42,11 +43,14 @@ def train(job: TrainingJob) -> None:
         stage=job.stage,
     )
     model = build_model(job).to(accelerator.device)
+    with accelerator.autocast():  # on the device and in the precision that training has
+        probe(model)
     optimizer = make_optimizer(model, job)
     checkpoints = Checkpoints(
         job.checkpoints,
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
+        metrics=job.logs / "metrics.jsonl",
         identity={
             "world size": accelerator.num_processes,
             "micro_batch": job.launch.micro_batch,
@@ -56,6 +60,7 @@ def train(job: TrainingJob) -> None:
     taken = checkpoints.resume(model, optimizer)
     summed_loss = accelerator.prepare(SummedLoss(model, job.launch.loss_chunk))
     check_wrapping(summed_loss, accelerator)
+    peak = peak_flops(accelerator.device, job.training.precision)
     metrics = Metrics(job.logs, taken) if accelerator.is_main_process else None
     if accelerator.is_main_process:
         print(
@@ -72,6 +77,8 @@ def train(job: TrainingJob) -> None:
             if metrics:
                 seconds = time.perf_counter() - started
                 row |= {"seconds": seconds, "tokens_per_second": row["tokens"] / seconds}
+                speed = training_flops(model, row["tokens"], job.data.length) / seconds / accelerator.num_processes
+                row |= {"flops_per_second": speed, "mfu": speed / peak if peak else None}
                 metrics.write(row | {"peak_memory_mb": peak_memory_mb(accelerator.device)})
             if (step + 1) % job.launch.checkpoint_every == 0 and step + 1 < steps:
                 checkpoints.save(step + 1, model, optimizer)
@@ -111,7 +118,7 @@ def check_wrapping(summed_loss: torch.nn.Module, accelerator: Accelerator) -> No
 
 
 def build_model(job: TrainingJob) -> Any:
-    """The starting weights in fp32 under the new RoPE, with our attention, checkpointing as asked, and probed."""
+    """The starting weights in fp32 under the new RoPE, with our attention and checkpointing as asked."""
     config = load_config(job.model, job.trust_remote_code)
     if job.rope is not None:
         if job.target_length is None:
@@ -121,7 +128,6 @@ def build_model(job: TrainingJob) -> Any:
     attach(model).train()
     if job.launch.activation_checkpointing == "full":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    probe(model)
     return model
 
 

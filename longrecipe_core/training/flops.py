@@ -1,0 +1,31 @@
+"""Arithmetic of training, for the model FLOPs utilisation (Chowdhery et al. 2022, appendix B)."""
+
+from typing import Any
+
+import torch
+
+# Dense bf16 FLOP/s by what the device calls itself, from the vendor's data sheets.
+PEAK_BF16 = {"A100": 312e12, "A800": 312e12, "H100": 989e12, "H200": 989e12, "H800": 989e12}
+
+
+def training_flops(model: Any, tokens: int, length: int) -> float:
+    """FLOPs of forward and backward over `tokens` tokens in sequences of `length`; recomputation is not counted.
+
+    6 per parameter and token in matrix products, the embedding look-up aside, and 6 * hidden * length per layer and
+    token for causal attention, half of the square.
+    """
+    config = model.config.get_text_config()
+    embedding = model.get_input_embeddings().weight
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    # A tied embedding is counted once and used once, as the head; an untied one is used for look-up only.
+    looked_up = 0 if config.tie_word_embeddings else embedding.numel()
+    attention = 6 * config.num_hidden_layers * config.hidden_size * length
+    return float(tokens * (6 * (parameters - looked_up) + attention))
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """FLOP/s that the device can do at best, where its data sheet says so; None on a CPU and for fp32."""
+    if device.type != "cuda" or precision != "bf16":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in PEAK_BF16.items() if known in name), None)

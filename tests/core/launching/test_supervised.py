@@ -1,0 +1,115 @@
+"""The supervisor with real processes; the job's environment; the line that tells why."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from longrecipe_core.errors import LaunchError
+from longrecipe_core.launching.launch import accelerate_config
+from longrecipe_core.launching.supervised import cause, run_supervised, without_credentials
+from longrecipe_core.launching.supervisor import job_processes
+
+
+def test_credentials_do_not_reach_a_job():
+    environment = {
+        "AWS_SECRET_ACCESS_KEY": "1", "AWS_ENDPOINT_URL": "2", "HF_TOKEN": "3", "HUGGING_FACE_HUB_TOKEN": "4",
+        "PREFECT_API_KEY": "5", "DB_PASSWORD": "6", "PATH": "p", "TOKENIZERS_PARALLELISM": "t", "HOME": "h",
+        "CUDA_VISIBLE_DEVICES": "0", "NCCL_DEBUG": "x",
+    }  # fmt: skip
+    kept = {"PATH", "TOKENIZERS_PARALLELISM", "HOME", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG"}
+    assert set(without_credentials(environment)) == kept
+
+
+def test_lines_and_environment_go_through(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hidden")
+    lines = []
+    code = "import os; print('a\\rb'); print(os.environ.get('HF_TOKEN'), os.environ['MORE'])"
+    run_supervised("job", [sys.executable, "-c", code], lines.append, {"MORE": "seen"})
+    assert lines == ["b", "None seen"]
+
+
+def test_a_failure_names_the_job_its_code_and_its_cause():
+    code = "import sys; print('working'); print('ValueError: 7 is odd', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(LaunchError, match="job x ended with code 3: ValueError: 7 is odd"):
+        run_supervised("job x", [sys.executable, "-c", code], lambda line: None)
+
+
+def test_the_cause_is_the_first_error_and_not_what_follows_from_it():
+    tail = [
+        "step 3/9 loss 2.0",
+        "[rank1]: TrainingError: step 4: the loss is nan",
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "exitcode: 1",
+    ]
+    assert cause(tail) == "TrainingError: step 4: the loss is nan"
+    assert cause(["only this"]) == "only this"
+    assert cause([]) == "it printed nothing"
+
+
+GRANDCHILD = (
+    "import subprocess, sys, time;"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True);"
+    "print('started', flush=True); time.sleep(600)"
+)
+
+
+def wait_until(condition):
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited 120 s")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_goes_with_its_parent_also_what_left_its_session(tmp_path, how):
+    marker = f"marker-{os.getpid()}-{how}"
+    code = (
+        "import sys; from longrecipe_core.launching.supervised import run_supervised;"
+        f"run_supervised('job', [sys.executable, '-c', {GRANDCHILD!r}], print, {{'MARKER': {marker!r}}})"
+    )
+    parent = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "started\n"
+
+    def marked():
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("MARKER") == marker:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    assert len(marked()) == 3  # supervisor, child, grandchild
+    parent.send_signal(how)
+    parent.wait()
+    wait_until(lambda: not marked())
+
+
+def test_a_job_that_is_told_to_stop_stops():
+    stop = threading.Event()
+    with pytest.raises(LaunchError, match="code 143"):
+        run_supervised("job", [sys.executable, "-c", GRANDCHILD], lambda line: stop.set(), stop=stop)
+
+
+def test_orphans_of_a_job_that_ended_well_are_ended():
+    code = (
+        "import os, subprocess, sys;"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True);"
+        "print(os.environ['LONGRECIPE_JOB'])"
+    )
+    tokens = []
+    run_supervised("job", [sys.executable, "-c", code], tokens.append)
+    assert job_processes(tokens[0]) == []
+
+
+def test_two_cpu_ranks_are_asked_for_in_the_way_that_starts_two():
+    config = accelerate_config(2, cuda=False, port=1234)
+    assert (config["distributed_type"], config["use_cpu"], config["num_processes"]) == ("MULTI_GPU", False, 2)
