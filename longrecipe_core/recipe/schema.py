@@ -146,12 +146,21 @@ class RecipeLoader(yaml.SafeLoader):
 
 
 class RecipeDumper(yaml.SafeDumper):
-    """Quotes text that RecipeLoader would read as a number: a commit may begin 12e45."""
+    """Quotes text that would not be read as it was: a commit 12e4567 as a number, U+0085 as a line break."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Unprintable characters as escapes."""
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+RecipeDumper.add_representer(str, RecipeDumper.represent_str)
 
 
 # YAML 1.1 wants a dot in a number with an exponent, people don't.
 _EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+for _side in (RecipeLoader, RecipeDumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def _read_yaml(text: str, origin: str) -> Any:

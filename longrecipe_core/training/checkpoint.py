@@ -2,7 +2,7 @@
 
 A checkpoint is a directory `step-N`, N the optimizer steps taken: `model.safetensors`, `optimizer.safetensors`,
 one `rank-R.safetensors` with the random state of each rank, `metrics.jsonl` so far, `progress.json`. It is written
-as `step-N.partial` and renamed when every byte of every rank is on disk. The data cursor is the step itself (see `data.py`).
+as `step-N.partial` and renamed when every byte of every rank is on disk. The step is the data cursor (see `data.py`).
 """
 
 import json

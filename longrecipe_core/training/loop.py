@@ -127,7 +127,7 @@ def build_model(job: TrainingJob) -> Any:
     model = load_model(job.model, config=config, trust_remote_code=job.trust_remote_code)
     attach(model).train()
     if job.launch.activation_checkpointing == "full":
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
 
 

@@ -53,7 +53,7 @@ def oracle_weights(model):
 def test_logits_and_gradients_equal_the_oracle(family, checkpointing, batch):
     model = attach(make_model(family))
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     tokens, positions = sample(batch)
     weights = oracle_weights(model)
     expected = decoder_oracle.logits(weights, model.config, tokens, positions)
@@ -97,7 +97,7 @@ def test_stock_attention_fails_the_probe_and_ours_passes(family):
     model = make_model(family)
     with pytest.raises(AttentionError, match="does not see token 0"):
         probe(model)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     probe(attach(model))
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -116,7 +116,7 @@ def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, 
     counts = build(shards, tmp_path, train, TARGET, selection, samples=40, strategy=strategy, **options)
     table, samples = rows_of(tmp_path), IndexedSamples(tmp_path, directory)
     assert len(table) == len(samples) == counts["samples"] == 40
-    documents = list(DOCUMENTS.values())
+    documents, most_jumps = list(DOCUMENTS.values()), 0
     for number, row in enumerate(table):
         ids = documents[row["document"]]
         rows, positions = unrolled(row)
@@ -142,6 +142,7 @@ def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, 
             assert row == {"document": row["document"], "token_start": [0], "position_start": [0], "length": [TARGET]}
         if strategy == "pose":
             assert len(jumps(positions)) < options.get("chunks", 2)
+            most_jumps = max(most_jumps, len(jumps(positions)))
         if strategy == "longrecipe":
             # Positions jump between kept sentences only, but for the right point in the first half.
             inside = jumps(positions) - boundaries(rows, ids)
@@ -149,6 +150,8 @@ def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, 
             assert all(point <= (TRAIN + 1) // 2 and point == min(jumps(positions)) for point in inside)
         if selection == "none":
             assert jumps(rows) <= {1}
+    if strategy == "pose":
+        assert most_jumps == options.get("chunks", 2) - 1
     runs = sum(len(row["length"]) for row in table)
     assert counts["runs"] == runs
     assert counts["tokens"] == 40 * train

@@ -62,7 +62,8 @@ anneal:
   {learning_rate: 1e-4, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
    betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
-evaluation: {documents: 32, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
+evaluation:
+  {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
 launch:
   {processes: 1, micro_batch: 1, ulysses_degree: 1, threads: 1, workers: 1, activation_checkpointing: none,
    loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, collective_timeout: 1800}
@@ -147,7 +148,26 @@ def test_mistrals_column_is_said_to_be_ours():
 # --- YAML and overrides --------------------------------------------------------------------------------------
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-tricky = st.sampled_from(["5e-5", "12e4567", "1e5", "null", "yes", "1_000", "2020-01-01", "~", "0x1f", "=", "- a"])
+tricky = st.sampled_from(
+    [
+        "5e-5",
+        "12e4567",
+        "1e5",
+        "null",
+        "yes",
+        "1_000",
+        "2020-01-01",
+        "~",
+        "0x1f",
+        "=",
+        "- a",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "a\n",
+        " b",
+    ]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,7 +308,7 @@ MISTAKES = {
         ["context.target_length: 512", "window 600", "600 and above"],
     ),
     "target below the base's window": (
-        ["context={target_length: 200, train_length: 100}"],
+        ["context={target_length: 200, train_length: 100}", "evaluation={}"],
         ["context.target_length: 200", "window 256", "256 and above"],
     ),
     "full and shorter": (["positions.strategy=full"], ["positions.strategy full", "300", "1024"]),
@@ -296,6 +316,15 @@ MISTAKES = {
         ["positions={strategy: pose, chunks: 301}"],
         ["positions.chunks 301", "context.train_length 300", "2..300"],
     ),
+    "passkey beyond the target": (
+        ["evaluation.passkey.distances=[10, 1024]"],
+        ["evaluation.passkey.distances: 1024", "context.target_length 1024"],
+    ),
+    "minimum above the target": (
+        ["evaluation.minimum_length=1025"],
+        ["evaluation.minimum_length 1025", "context.target_length 1024"],
+    ),
+    "nothing to merge": (["merge={base_weight: 0, trained_weight: 0}"], ["merge", "base_weight", "both 0"]),
     "theta without type": (["rope.theta=5e5"], ["rope", "theta 500000.0", "ntk"]),
     "type without theta": (["rope={type: theta}"], ["rope", "type theta", "None"]),
     "factor without meaning": (["rope.type=none"], ["rope", "factor 4.0", "none"]),
@@ -448,7 +477,7 @@ def test_a_model_in_the_home_directory_is_found(present, tmp_path, monkeypatch):
 
 
 def test_a_target_below_the_models_window_is_one_line(present):
-    (line,) = problems(present, "context={target_length: 400, train_length: 100}")
+    (line,) = problems(present, "context={target_length: 400, train_length: 100}", "evaluation={}")
     assert "context.target_length: 400" in line
     assert "window 512" in line
     assert "512 and above" in line
@@ -537,6 +566,7 @@ DECIDES = {
     "merge.trained_weight": ("0.75", "merge"),
     "merge.dtype": ("fp32", "merge"),
     "evaluation.documents": ("33", "evaluate"),
+    "evaluation.minimum_length": ("501", "evaluate"),
     "evaluation.buckets": ("9", "evaluate"),
     "evaluation.precision": ("bf16", "evaluate"),
     "evaluation.passkey.distances": ("[100]", "evaluate"),

@@ -1,0 +1,203 @@
+"""What surrounds a stage's work: one works and others wait, failures leave nothing, damage is met."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
+from longrecipe_core.errors import LaunchError, LeaseLostError, ModelError
+from longrecipe_core.modeling.source import model_identity
+from longrecipe_core.recipe import Recipe
+from tasks.run import Run, Work, settle
+from tasks.stages import STAGES, stage_key, used_stages
+from tasks.training_run import keep_newest, restore, states_kept
+
+RECIPE = {
+    "name": "x",
+    "model": {"path": "some/model"},
+    "context": {"target_length": 128, "train_length": 40},
+    "corpus": {"sources": [{"path": "documents"}]},
+    "extend": {"learning_rate": 1e-3},
+    "replay": {"sources": [{"path": "replay"}]},
+    "anneal": {"learning_rate": 1e-4},
+}
+
+
+def reference(name):
+    return ArtifactRef(uri=f"outside/{name}", kind="outside", fingerprint=fingerprint(name))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGRECIPE_CACHE", str(tmp_path / "cache"))
+    return Run(recipe=Recipe.parse(yaml.safe_dump(RECIPE)), store=str(tmp_path / "store"))
+
+
+INPUTS = {"base": reference("base"), "corpus": reference("corpus")}
+
+
+def test_a_stage_takes_exactly_its_inputs(run):
+    with pytest.raises(ValueError, match="stage tokenize takes"):
+        stage_key(run.recipe, STAGES["tokenize"], {"base": reference("base")})
+
+
+def test_a_key_is_decided_by_recipe_part_inputs_and_version(run):
+    stage = STAGES["merge"]
+    inputs = {"base": reference("base"), "anneal": reference("anneal")}
+    key = stage_key(run.recipe, stage, inputs)
+    other = run.recipe.model_copy(update={"seed": 1, "name": "y"})
+    assert stage_key(other, stage, inputs) == key  # no part of a merge
+    assert stage_key(run.recipe, stage, inputs | {"anneal": reference("other")}) != key
+    newer = type(stage)(stage.name, stage.kind, stage.inputs, stage.version + 1)
+    assert stage_key(run.recipe, newer, inputs) != key
+
+
+def test_stages_follow_their_inputs(run):
+    known = {"corpus", "replay_sources", "base"}
+    for stage in used_stages(run.recipe):
+        assert set(stage.inputs) <= known, stage.name
+        known.add(stage.name)
+
+
+def test_of_two_runs_one_works_and_the_other_waits_and_reuses(run):
+    calls, both_in, outcomes = [], threading.Event(), []
+
+    def make(work):
+        calls.append(work.key)
+        assert both_in.wait(60)
+        (work.output / "data.txt").write_text("made")
+        return {"rows": 1}
+
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(settle(run, "tokenize", INPUTS, make))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    both_in.set()
+    for thread in threads:
+        thread.join(120)
+    assert len(calls) == 1
+    assert sorted(outcome.status for outcome in outcomes) == ["hit", "ran"]
+    assert outcomes[0].ref == outcomes[1].ref
+    manifest = run.open_store().manifest_of(outcomes[0].ref)
+    assert manifest.metrics == {"rows": 1}
+    assert {entry.name for entry in manifest.files} == {"data.txt", "about/recipe.yaml"}
+    assert Recipe.load(Path(outcomes[0].ref.uri) / "about" / "recipe.yaml") == run.recipe
+
+
+def test_a_failure_commits_nothing_and_the_next_run_works(run):
+    def fail(work):
+        (work.output / "half.txt").write_text("half")
+        raise LaunchError("out of luck")
+
+    with pytest.raises(LaunchError, match="out of luck"):
+        settle(run, "tokenize", INPUTS, fail)
+    key = stage_key(run.recipe, STAGES["tokenize"], INPUTS)
+    assert run.open_store().find("tokens", key) is None
+
+    def make(work):
+        assert not list(work.output.iterdir())  # what the failed one left is gone
+        (work.output / "whole.txt").write_text("whole")
+        return {}
+
+    outcome = settle(run, "tokenize", INPUTS, make)
+    assert outcome.status == "ran"
+    assert not (Path(outcome.ref.uri) / "half.txt").exists()
+
+
+def test_an_unreadable_manifest_is_set_aside_and_the_stage_made_again(run):
+    def make(work):
+        (work.output / "data.txt").write_text("made")
+        return {}
+
+    first = settle(run, "tokenize", INPUTS, make)
+    manifest = Path(first.ref.uri).parent / "manifest.json"
+    manifest.write_text("{ cut")
+    second = settle(run, "tokenize", INPUTS, make)
+    assert second.status == "ran"
+    assert second.ref.uri != first.ref.uri
+    assert list(manifest.parent.glob("manifest.damaged-*"))
+
+
+def test_a_pretrained_model_that_changed_since_the_run_began_is_refused(run, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"one")
+    base = ArtifactRef(uri=str(model), kind="outside", fingerprint=fingerprint(model_identity(str(model))))
+
+    def make(work):
+        assert work.fetch("base") == model
+        (model / "model.safetensors").write_bytes(b"other")
+        with pytest.raises(ModelError, match="is not the model that it was"):
+            work.fetch("base")
+        (work.output / "data.txt").write_text("made")
+        return {}
+
+    assert settle(run, "tokenize", INPUTS | {"base": base}, make).status == "ran"
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A stage in training: its work, its states, the directory that the job keeps its checkpoints in."""
+    store = ArtifactStore(str(tmp_path / "store"), cache=tmp_path / "cache")
+    key = fingerprint("training")
+    with Lease(store, key) as lease:
+        recipe = Recipe.parse(yaml.safe_dump(RECIPE))
+        work = Work(
+            Run(recipe=recipe, store=store.root), store, STAGES["extend"], key, {}, tmp_path / "o", print, lease
+        )
+        yield work, TrainingState(store, key, lease), tmp_path / "checkpoints"
+
+
+def checkpoint(directory: Path, step: int):
+    (directory / f"step-{step}").mkdir(parents=True)
+    (directory / f"step-{step}" / "model.safetensors").write_text(f"weights after {step}")
+
+
+def test_checkpoints_become_states_and_come_back(training):
+    work, state, directory = training
+    for step in (2, 4, 6):
+        checkpoint(directory, step)
+        keep_newest(state, directory, kept=2)
+    assert state.steps() == [4, 6]
+    assert sorted(path.name for path in directory.iterdir()) == ["step-2", "step-4", "step-6"]  # the job's own
+    shutil.rmtree(directory)
+    restore(state, directory, work)
+    assert [path.name for path in directory.iterdir()] == ["step-6"]
+    assert (directory / "step-6" / "model.safetensors").read_text() == "weights after 6"
+
+
+def test_a_newer_checkpoint_of_a_killed_run_is_not_replaced(training):
+    work, state, directory = training
+    checkpoint(directory, 2)
+    keep_newest(state, directory, kept=2)
+    checkpoint(directory, 4)
+    restore(state, directory, work)
+    assert sorted(path.name for path in directory.iterdir()) == ["step-2", "step-4"]
+
+
+def test_a_damaged_state_is_set_aside_for_the_one_before(training):
+    work, state, directory = training
+    for step in (2, 4):
+        checkpoint(directory, step)
+        keep_newest(state, directory, kept=2)
+    shutil.rmtree(directory)
+    newest = max(Path(work.store.root).glob("state/*/step-4/*/model.safetensors"))
+    newest.write_text("weights after 5")
+    restore(state, directory, work)
+    assert [path.name for path in directory.iterdir()] == ["step-2"]
+
+
+def test_a_lost_lease_stops_the_job(training):
+    work, state, directory = training
+    checkpoint(directory, 2)
+    other = Path(work.store.root) / "state" / work.key[:16] / "lease.json"
+    with pytest.raises(LeaseLostError), states_kept(state, directory, 2, print) as stop:
+        work.lease._lost = "taken over by a test"
+        assert stop.wait(60)
+        raise LaunchError("the job ended with code 143")
+    assert other.exists()
