@@ -85,12 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print one line per stage."""
-    from flows.plan import plan
-    from longrecipe_core.artifacts import ArtifactStore
     from longrecipe_core.recipe import Recipe, check_inputs
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
     check_inputs(recipe)
+
+    from flows.plan import plan
+    from longrecipe_core.artifacts import ArtifactStore
+
     for line in plan(recipe, ArtifactStore(arguments.store)):
         print(f"{line.stage:<9} {line.status:<4} {line.fingerprint[:16]}  {line.why}", flush=True)
     return 0

@@ -24,7 +24,10 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {
         "base": {"base": tree["base"], "corpus": corpus, "seed": recipe.seed},
         "tokenize": {"corpus": corpus, "trust_remote_code": trust},
-        "index": {key: tree[key] for key in ("context", "selection", "positions", "index", "seed")},
+        "index": {
+            **{key: tree[key] for key in ("context", "selection", "positions", "index", "seed")},
+            "trust_remote_code": trust,
+        },
         "extend": {
             "context": tree["context"],
             "rope": tree["rope"],

@@ -63,6 +63,8 @@ def train(job: TrainingJob) -> None:
     peak = peak_flops(accelerator.device, job.training.precision)
     metrics = Metrics(job.logs, taken) if accelerator.is_main_process else None
     if accelerator.is_main_process:
+        if job.training.precision == "bf16" and emulates_bf16(accelerator.device):
+            print("this CPU has no bf16 arithmetic and emulates it: precision fp32 is many times faster", flush=True)
         print(
             f"{job.stage}: step {taken} of {steps}, {accelerator.num_processes} ranks on {accelerator.device}",
             flush=True,
@@ -108,6 +110,11 @@ def make_accelerator(job: TrainingJob) -> Accelerator:
             f"the job asks for launch.processes {job.launch.processes}, but {accelerator.num_processes} were started"
         )
     return accelerator
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether bf16 products are emulated: measured 20 times slower than fp32 on a CPU with AVX2 only."""
+    return device.type == "cpu" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def check_wrapping(summed_loss: torch.nn.Module, accelerator: Accelerator) -> None:

@@ -196,8 +196,13 @@ def test_a_lost_lease_stops_the_job(training):
     work, state, directory = training
     checkpoint(directory, 2)
     other = Path(work.store.root) / "state" / work.key[:16] / "lease.json"
-    with pytest.raises(LeaseLostError), states_kept(state, directory, 2, print) as stop:
-        work.lease._lost = "taken over by a test"
-        assert stop.wait(60)
-        raise LaunchError("the job ended with code 143")
+
+    def train():
+        with states_kept(state, directory, 2, print) as stop:
+            work.lease._lost = "taken over by a test"
+            assert stop.wait(60)
+            raise LaunchError("the job ended with code 143")
+
+    with pytest.raises(LeaseLostError):
+        train()
     assert other.exists()
