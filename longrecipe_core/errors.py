@@ -49,7 +49,7 @@ class IndexingError(LongRecipeError, ValueError):
     """No training samples can be made from these tokens."""
 
 
-class AttentionError(LongRecipeError):
+class AttentionError(LongRecipeError, ValueError):
     """Attention is not what training on skipped positions needs."""
 
 

@@ -18,6 +18,7 @@ def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
 def _index(work: Work) -> dict[str, Any]:
     from longrecipe_core.corpus import TokenShards, load_tokenizer
     from longrecipe_core.evaluation.nll import choose_documents
+    from longrecipe_core.evaluation.passkey import check_passkey
     from longrecipe_core.positions.index import build_index
     from longrecipe_core.selection import token_classes
 
@@ -25,7 +26,11 @@ def _index(work: Work) -> dict[str, Any]:
     tokens = work.fetch("tokenize")
     # Told now, and not by the evaluation after days of training.
     choose_documents(TokenShards(tokens, "validation"), recipe.evaluation, recipe.context.target_length, recipe.seed)
+    passkey = recipe.evaluation.passkey
     tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
+    if passkey is not None:
+        for distance in passkey.distances:
+            check_passkey(tokenizer, distance, recipe.context.target_length)
     return build_index(
         TokenShards(tokens, "train"),
         token_classes(tokenizer, recipe.positions.sentence_ends),

@@ -1,10 +1,11 @@
 """What every stage does around its work: key, look-up, verification, commit."""
 
 import logging
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,8 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
-from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, ModelError
-from longrecipe_core.recipe import Recipe, stage_part
+from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
+from longrecipe_core.recipe import Recipe, SourceSection, stage_part
 from tasks.stages import STAGES, Stage, stage_key
 
 Log = Callable[[str], None]
@@ -72,8 +73,16 @@ class Work:
         model = self.run.recipe.model
         trust = model is not None and model.trust_remote_code
         into = self.store.cache / "models" / ref.fingerprint[:16]
-        directory = into if (into / "config.json").is_file() else fetch_model(path, commit, trust, into=into)
-        if not commit and fingerprint(model_identity(str(directory), None, self.store.digests)) != ref.fingerprint:
+        directory = into
+        if not into.exists():
+            partial = into.with_name(f"{into.name}.{os.getpid()}.partial")  # renamed when it is whole
+            directory = fetch_model(path, commit, trust, into=partial)
+            if directory == partial:
+                directory = partial.rename(into)
+        identity = None if commit else model_identity(str(directory), None, self.store.digests, trust)
+        if identity is not None and fingerprint(identity) != ref.fingerprint:
+            if directory == into:
+                shutil.rmtree(into)  # our own copy, which the next run downloads again
             raise ModelError(f"{path}: is not the model that it was when this run began; run again")
         return directory
 
@@ -114,6 +123,7 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
     shutil.rmtree(work.output, ignore_errors=True)
     work.output.mkdir(parents=True)
     metrics = make(work)
+    _refuse_changed_sources(work)
     about.mkdir(exist_ok=True)
     (about / "recipe.yaml").write_text(work.run.recipe.to_yaml(), encoding="utf-8")
     seconds = time.monotonic() - started
@@ -132,6 +142,24 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
     shutil.rmtree(staging)
     work.log(f"{name}: done in {seconds:.1f} s, {ref.uri}")
     return ref
+
+
+def _refuse_changed_sources(work: Work) -> None:
+    """Raise CorpusError where the sources are no longer what the key says: the result would be wrongly named."""
+    for name in ("corpus", "replay_sources"):
+        if name in work.inputs:
+            sources = getattr(work.run.recipe, name.removesuffix("_sources")).sources
+            if sources_reference(sources, work.store).fingerprint != work.inputs[name].fingerprint:
+                raise CorpusError(f"{work.inputs[name].uri}: changed while stage {work.stage.name} read it; run again")
+
+
+def sources_reference(sources: Sequence[SourceSection], store: ArtifactStore) -> ArtifactRef:
+    """Sources as one outside input, known by their content; files are read once and remembered."""
+    from longrecipe_core.corpus.identity import source_digest
+
+    digests = [source_digest(source, store.digests) for source in sources]
+    uri = ", ".join(source.path for source in sources)
+    return ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(digests))
 
 
 def look_up(store: ArtifactStore, stage: Stage, key: str) -> tuple[Manifest | None, str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longrecipe_core.artifacts import TrainingState
+from longrecipe_core.artifacts import ArtifactRef, TrainingState
 from longrecipe_core.errors import ArtifactDamagedError, LaunchError, LeaseLostError
 from longrecipe_core.recipe import RopeSection, TrainingSection
 from tasks.run import Log, Work
@@ -45,13 +45,14 @@ def train(
         training=training,
         launch=recipe.launch,
         seed=recipe.seed,
+        inputs={name: content(work, ref) for name, ref in work.inputs.items()},
         checkpoints=scratch / "checkpoints",
         output=work.output,
         logs=scratch / "logs",
     )
     (scratch / "job.json").write_text(job.model_dump_json(indent=1))
     state = TrainingState(work.store, work.key, work.lease)
-    restore(state, job.checkpoints, work)
+    restore(state, job.checkpoints, work, job.inputs)
     with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log) as stop:
         launch_training(
             scratch / "job.json",
@@ -72,13 +73,25 @@ def train(
     }
 
 
-def restore(state: TrainingState, checkpoints: Path, work: Work) -> None:
-    """Put the newest whole state where the job looks for it, unless a newer one is there from a killed run."""
-    from longrecipe_core.training.checkpoint import complete_steps
+def content(work: Work, ref: ArtifactRef) -> str:
+    """What an input holds: its data's digest; from outside its fingerprint, which is that of its content."""
+    return ref.fingerprint if ref.kind == "outside" else work.store.manifest_of(ref).content_digest()
+
+
+def restore(state: TrainingState, checkpoints: Path, work: Work, inputs: dict[str, str]) -> None:
+    """Put the newest whole state where the job looks for it, unless a newer one is there from a killed run.
+
+    A state is verified on the way. One that was trained from other inputs, which were made again since under the same
+    fingerprint, is of no use: all are dropped and training starts anew.
+    """
+    from longrecipe_core.training.checkpoint import complete_steps, made_from
 
     while (step := state.latest()) is not None:
-        if step <= max(complete_steps(checkpoints), default=-1):
-            return
+        local = complete_steps(checkpoints)
+        if step < max(local, default=-1):
+            break
+        # The local one may share its bytes with the stored one, so it is not to be trusted more: load it again.
+        shutil.rmtree(checkpoints / f"step-{step}", ignore_errors=True)
         partial = checkpoints / f"step-{step}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -87,8 +100,15 @@ def restore(state: TrainingState, checkpoints: Path, work: Work) -> None:
             state.set_aside(step, str(error))
             continue
         partial.rename(checkpoints / f"step-{step}")
-        work.log(f"{work.stage.name}: resumes from the state after step {step}")
-        return
+        break
+    local = complete_steps(checkpoints)
+    if local and made_from(checkpoints / f"step-{local[-1]}") != inputs:
+        work.log(f"{work.stage.name}: its saved states were trained from other inputs; starts anew")
+        state.clear()
+        shutil.rmtree(checkpoints)
+        shutil.rmtree(checkpoints.with_name("logs"), ignore_errors=True)
+    elif local:
+        work.log(f"{work.stage.name}: resumes after step {local[-1]}")
 
 
 @contextmanager
@@ -102,15 +122,16 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
     lost: list[LeaseLostError] = []
 
     def follow() -> None:
+        stored: int | None = None
         while not done.wait(POLL_SECONDS):
             try:
-                keep_newest(state, checkpoints, kept)
-            except OSError as error:
-                log(f"the training state could not be stored and will be tried again: {error}")
+                stored = keep_newest(state, checkpoints, kept, stored)
             except LeaseLostError as error:
                 lost.append(error)
                 stop.set()
                 return
+            except Exception as error:  # noqa: BLE001 - clients of object stores raise their own; the next look tries again
+                log(f"the training state could not be stored and will be tried again: {error}")
 
     thread = threading.Thread(target=follow, name="training-states", daemon=True)
     thread.start()
@@ -125,22 +146,23 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
         raise lost[0]
 
 
-def keep_newest(state: TrainingState, checkpoints: Path, kept: int) -> None:
-    """Store the newest complete checkpoint, unless it is stored already."""
+def keep_newest(state: TrainingState, checkpoints: Path, kept: int, stored: int | None = None) -> int | None:
+    """Store the newest complete checkpoint, unless it is step `stored`; returns the step that is stored now."""
     from longrecipe_core.training.checkpoint import complete_steps
 
     step = max(complete_steps(checkpoints), default=None)
-    if step is None or step in state.steps():
-        return
+    if step is None or step == stored or step in state.steps():
+        return step
     copy = checkpoints / f"step-{step}.storing"
     shutil.rmtree(copy, ignore_errors=True)
     try:
         # A second name for the same bytes: the job may prune its own at any moment, and moving this one is free.
         shutil.copytree(checkpoints / f"step-{step}", copy, copy_function=_link)
     except (shutil.Error, FileNotFoundError):
-        return  # pruned meanwhile, so a newer one is there: the next look takes that
+        return stored  # pruned meanwhile, so a newer one is there: the next look takes that
     state.save(step, copy, kept, consume=True)
     shutil.rmtree(copy, ignore_errors=True)
+    return step
 
 
 def _link(source: str, target: str) -> None:

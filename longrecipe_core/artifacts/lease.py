@@ -74,6 +74,7 @@ class Lease:
         self._record: LeaseRecord | None = None
         self._bytes = b""
         self._lost: str | None = None
+        self._renewed = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,12 +103,19 @@ class Lease:
                 told = holder.token
                 self._on_wait(holder)
             time.sleep(min(self.heartbeat / 2, 5.0))
+        self._renewed = time.monotonic()
         self._stop.clear()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises LeaseLostError when another run has taken over. An unreachable store alone is no loss."""
+        """Raises LeaseLostError when another run has taken over.
+
+        An unreachable store alone is no loss. When no heartbeat has got through for as long as it takes others to think
+        this holder dead, the record itself is looked at, which then raises what the store does.
+        """
+        if self._record is not None and time.monotonic() - self._renewed > self.stale_after:
+            self._renew()
         with self._lock:
             if self._record is None and self._lost is None:
                 raise LeaseLostError(f"{self._place.uri}: the lease is not held: acquire it first")
@@ -139,7 +147,7 @@ class Lease:
     ) -> None:
         try:
             self.release()
-        except OSError as failure:
+        except Exception as failure:  # noqa: BLE001 - see _beat
             # Waiters take over once it is stale; an error here would hide the stage's own.
             logger.warning("%s: the lease could not be released: %s", self._place.uri, failure)
 
@@ -180,7 +188,8 @@ class Lease:
         while not self._stop.wait(self.heartbeat):
             try:
                 self._renew()
-            except OSError as error:
+                self._renewed = time.monotonic()
+            except Exception as error:  # noqa: BLE001 - clients of object stores raise their own; the next beat tries again
                 logger.warning("%s: heartbeat failed, trying again: %s", self._place.uri, error)
             if self._lost is not None:
                 logger.error("%s: %s", self._place.uri, self._lost)

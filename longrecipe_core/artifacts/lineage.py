@@ -42,13 +42,14 @@ def lineage(store: ArtifactStore, ref: ArtifactRef) -> Lineage:
 
 def _of_input(store: ArtifactStore, entry: InputEntry) -> Lineage:
     inside = entry.manifest_sha256 is not None
-    manifest = store.find(entry.kind, entry.fingerprint) if inside else None
+    stands = not inside or store.input_stands(entry)
+    manifest = store.find(entry.kind, entry.fingerprint) if inside and stands else None
     return Lineage(
         uri=entry.uri,
         kind=entry.kind,
         fingerprint=entry.fingerprint,
         manifest=manifest,
-        changed=inside and not store.input_stands(entry),
+        changed=not stands,
         # Fingerprints contain those of the inputs, so there can be no circle.
         inputs=tuple(_of_input(store, one) for one in manifest.inputs) if manifest else (),
     )

@@ -48,7 +48,12 @@ def open_location(url: str | os.PathLike[str]) -> Location:
     if "://" not in text:
         text = os.path.abspath(os.path.expanduser(text))
     # Listing caches would hide what another process has just written.
-    fs, path = url_to_fs(text, use_listings_cache=False)
+    try:
+        fs, path = url_to_fs(text, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise StoreError(f"{text}: no filesystem for this URL: {error}") from error
+    if is_local(fs) and os.path.exists(path) and not os.path.isdir(path):
+        raise StoreError(f"{text}: is a file; a directory is needed")
     return Location(fs, str(path).rstrip("/"))
 
 

@@ -248,7 +248,10 @@ class ArtifactStore:
 
     def input_stands(self, entry: InputEntry) -> bool:
         """Whether an input from this store is there with the data that it had."""
-        present = self.find(entry.kind, entry.fingerprint)
+        try:
+            present = self.find(entry.kind, entry.fingerprint)
+        except ArtifactDamagedError:
+            return False
         return present is not None and present.content_digest() == entry.content_sha256
 
     def _load(self, place: Location, kind: str, fingerprint: str | None) -> Manifest | None:

@@ -72,8 +72,11 @@ def token_nll(model: Any, documents: Ints, lengths: Ints, *, bf16: bool, chunk: 
         )
         rows.append(nll.view(len(tokens), -1).double().cpu().numpy())
     result = np.concatenate(rows)
+    ended = np.arange(1, documents.shape[1])[None, :] >= lengths[:, None]
+    if not np.isfinite(result[~ended]).all():
+        raise EvaluationError("the model's loss is not finite on a validation document: its weights are broken")
     # Padding stands at the end, where causal attention keeps it from changing anything before.
-    result[np.arange(1, documents.shape[1])[None, :] >= lengths[:, None]] = np.nan
+    result[ended] = np.nan
     return result
 
 

@@ -27,6 +27,16 @@ def passkey_prompt(tokenizer: Any, distance: int, key: str) -> tuple[list[int], 
     return [*start, *encode(KEY.format(key=key)), *between, *question], answer
 
 
+def check_passkey(tokenizer: Any, distance: int, target_length: int) -> None:
+    """Raise EvaluationError where prompt and answer at this distance are longer than the target length."""
+    prompt, answer = passkey_prompt(tokenizer, distance, "99999")
+    if len(prompt) + len(answer) > target_length:
+        raise EvaluationError(
+            f"evaluation.passkey.distances: {distance} makes a prompt of {len(prompt) + len(answer)} tokens, above the "
+            f"target length {target_length}"
+        )
+
+
 @torch.no_grad()
 def passkey_accuracy(
     model: Any, tokenizer: Any, distance: int, trials: int, *, target_length: int, seed: int, bf16: bool
@@ -40,15 +50,11 @@ def passkey_accuracy(
         EvaluationError: Prompt and answer are longer than the target length.
     """
     device = next(model.parameters()).device
+    check_passkey(tokenizer, distance, target_length)
     right = 0
     for trial in range(trials):
         key = str(generator(seed, "passkey", distance, trial).integers(10_000, 100_000))
         prompt, answer = passkey_prompt(tokenizer, distance, key)
-        if len(prompt) + len(answer) > target_length:
-            raise EvaluationError(
-                f"evaluation.passkey.distances: {distance} makes a prompt of {len(prompt) + len(answer)} tokens, above "
-                f"the target length {target_length}"
-            )
         tokens = torch.tensor([prompt + answer], device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state

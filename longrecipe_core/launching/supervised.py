@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from longrecipe_core.errors import LaunchError
+from longrecipe_core.launching.processes import end_job
 
 TAIL_LINES = 60
 CREDENTIAL = re.compile(
@@ -38,10 +39,11 @@ def run_supervised(
     Raises:
         LaunchError: The job ended with an error; the message has the line that tells why.
     """
+    token = uuid.uuid4().hex
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     # A session of its own: Ctrl-C in a terminal reaches the flow only, whose end then ends the job in good order.
     with subprocess.Popen(
-        [sys.executable, "-m", "longrecipe_core.launching.supervisor", uuid.uuid4().hex, *command],
+        [sys.executable, "-m", "longrecipe_core.launching.supervisor", token, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,6 +54,7 @@ def run_supervised(
         assert supervisor.stdout is not None
         ended = threading.Event()
         pipe = supervisor.stdin
+        threading.Thread(target=_end_after, args=(supervisor, token), daemon=True).start()
         if stop is not None:
             threading.Thread(target=_close_when_set, args=(stop, ended, pipe), daemon=True).start()
         try:
@@ -72,6 +75,12 @@ def run_supervised(
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a job may see: it works on local files only, so it needs no key to anything."""
     return {name: value for name, value in environment.items() if not CREDENTIAL.search(name)}
+
+
+def _end_after(supervisor: "subprocess.Popen[bytes]", token: str) -> None:
+    """Do the supervisor's last duty if it was killed: without it nobody would end the job."""
+    supervisor.wait()
+    end_job(token)
 
 
 def _close_when_set(stop: threading.Event, ended: threading.Event, pipe: IO[bytes]) -> None:

@@ -5,40 +5,12 @@ end only the parent has. End of file means that the parent is gone. torchrun's w
 lose their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
 """
 
-import contextlib
 import os
 import select
 import subprocess
 import sys
-import time
 
-import psutil
-
-TOKEN_VARIABLE = "LONGRECIPE_JOB"
-
-
-def job_processes(token: str) -> list[psutil.Process]:
-    """Every living process, other than this one, whose environment holds `token`."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(TOKEN_VARIABLE) == token:
-                found.append(process)
-    return found
-
-
-def end_job(token: str, grace: float = 5.0) -> None:
-    """Ask all of a job's processes to end, then kill what is left, until none remains."""
-    for process in job_processes(token):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    deadline = time.monotonic() + grace
-    while remaining := job_processes(token):
-        if time.monotonic() > deadline:
-            for process in remaining:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        time.sleep(0.1)
+from longrecipe_core.launching.processes import TOKEN_VARIABLE, end_job
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ def fetch_model(
 
     Raises ModelError, one line, for what is not there or can't be reached.
     """
-    patterns = MODEL_PATTERNS if trust_remote_code else tuple(p for p in MODEL_PATTERNS if p not in CODE_PATTERNS)
+    patterns = _patterns(trust_remote_code)
     if "://" in path:
         _refuse_revision(path, revision)
         directory = _download(path, patterns, into)
@@ -42,20 +42,24 @@ def fetch_model(
     return directory
 
 
-def model_identity(path: str, revision: str | None = None, memory: DigestMemory | None = None) -> str:
+def model_identity(
+    path: str, revision: str | None = None, memory: DigestMemory | None = None, trust_remote_code: bool = False
+) -> str:
     """What a model's content is known by, for fingerprints.
 
     Directory or URL: `sha256:` and the digest over (name, sha256) of the files that a model consists of, so a
-    README or a copy in another format beside them changes nothing. Hub id: `commit:` and the resolved commit.
+    README or a copy in another format beside them changes nothing; Python code counts where it may be run.
+    Hub id: `commit:` and the resolved commit.
 
     Raises ModelError for what is not there or can't be reached.
     """
+    patterns = _patterns(trust_remote_code)
     if "://" in path:
         _refuse_revision(path, revision)
-        members = _remote_members(path, MODEL_PATTERNS)
+        members = _remote_members(path, patterns)
     elif (local := _local(path)) is not None:
         _refuse_revision(path, revision)
-        members = {name: str(local / name) for name in files_matching(local, MODEL_PATTERNS)}
+        members = {name: str(local / name) for name in files_matching(local, patterns)}
     else:
         # The cache names a snapshot's directory by its commit, online and offline alike.
         return f"commit:{_snapshot(path, revision, (CONFIG_NAME,)).name}"
@@ -63,6 +67,10 @@ def model_identity(path: str, revision: str | None = None, memory: DigestMemory 
         raise ModelError(f"{path}: holds no file of a model")
     rows = [[name, digest_url(url, memory=memory)] for name, url in sorted(members.items())]
     return f"sha256:{hashlib.sha256(json.dumps(rows).encode('utf-8')).hexdigest()}"
+
+
+def _patterns(trust_remote_code: bool) -> tuple[str, ...]:
+    return MODEL_PATTERNS if trust_remote_code else tuple(p for p in MODEL_PATTERNS if p not in CODE_PATTERNS)
 
 
 def _local(path: str) -> Path | None:

@@ -1,6 +1,7 @@
 """How position ids are spread over the target length: one small file per strategy (paper, section 4.2)."""
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ def make_positions(
     lengths = lengths.astype(np.int64)
     if lengths.min() < 1:
         raise PositionError(f"segment {int(lengths.argmin())} has length {int(lengths.min())}; allowed: 1 and above")
+    try:
+        target_length = operator.index(target_length)
+        options = {name: operator.index(value) for name, value in options.items()}
+    except TypeError as error:
+        raise PositionError(f"target_length {target_length!r} and options {options} must be whole numbers") from error
     tokens = int(lengths.sum())
     if tokens > target_length:
         raise PositionError(f"{tokens} tokens in {lengths.size} segments don't fit a target length of {target_length}")

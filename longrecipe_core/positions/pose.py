@@ -21,7 +21,7 @@ def positions(
     """
     tokens = int(lengths.sum())
     if not 2 <= chunks <= tokens:
-        raise PositionError(f"pose with {chunks} chunks of {tokens} tokens; allowed: 2..{tokens} chunks")
+        raise PositionError(f"pose with {chunks} chunks of {tokens} tokens: 2 chunks at least, a token each")
     cuts = np.sort(rng.choice(tokens - 1, size=chunks - 1, replace=False)) + 1
     skip = 0
     result = np.arange(tokens, dtype=np.int64)

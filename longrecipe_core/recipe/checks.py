@@ -25,6 +25,8 @@ def check_inputs(recipe: Recipe) -> None:
             problems += _model_problems(recipe, directory)
         elif recipe.model.path.startswith(("/", ".", "~", "models/")):
             problems.append(f"model.path: {recipe.model.path} is not a directory")
+    if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
+        problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
     if recipe.launch.ulysses_degree > 1:
         problems.append(
             f"launch.ulysses_degree: {recipe.launch.ulysses_degree} asks for sequence parallelism, which this version "

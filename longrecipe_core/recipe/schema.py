@@ -32,7 +32,7 @@ class Recipe(Section):
     """Everything that one run needs to know. YAML in, `section.key=value` overrides, resolved YAML out."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name, lower case")
-    seed: int = Field(2027, ge=0, description="of every random draw")
+    seed: int = Field(2027, ge=0, lt=2**63, description="of every random draw")
     model: ModelSection | None = Field(None, description="a pretrained model; or `base` to train one")
     base: BaseSection | None = Field(None, description="train a small base model first; or `model` to take one")
     context: ContextSection
@@ -62,6 +62,8 @@ class Recipe(Section):
             raise ValueError(
                 f"evaluation.passkey.distances: {max(passkey.distances)} is not below context.target_length {target}"
             )
+        if self.evaluation.buckets > target:
+            raise ValueError(f"evaluation.buckets {self.evaluation.buckets} is above context.target_length {target}")
         if (self.evaluation.minimum_length or 0) > target:
             raise ValueError(
                 f"evaluation.minimum_length {self.evaluation.minimum_length} is above context.target_length {target}"

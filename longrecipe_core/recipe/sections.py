@@ -169,6 +169,12 @@ class TrainingSection(Section):
         "bf16", description="bf16 is autocast over fp32 master weights and optimizer state"
     )
 
+    @model_validator(mode="after")
+    def _warmup(self) -> Self:
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
 
 class BaseSection(Section):
     """A small Llama and its own BPE tokenizer, trained on the spot from `corpus` (demo and tests)."""

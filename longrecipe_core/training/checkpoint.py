@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from longrecipe_core.errors import TrainingError
+from longrecipe_core.training.metrics import read_metrics
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -23,18 +24,31 @@ def complete_steps(directory: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdigit())
 
 
+def made_from(checkpoint: Path) -> dict[str, str]:
+    """The content of each input that the training of a checkpoint started from (see `TrainingJob.inputs`)."""
+    inputs: dict[str, str] = json.loads((checkpoint / "progress.json").read_text())["inputs"]
+    return inputs
+
+
 class Checkpoints:
     """The training checkpoints of one job in one local directory."""
 
     def __init__(
-        self, directory: Path, *, kept: int, accelerator: Any, identity: dict[str, Any], metrics: Path
+        self,
+        directory: Path,
+        *,
+        kept: int,
+        accelerator: Any,
+        identity: dict[str, Any],
+        metrics: Path,
+        inputs: dict[str, str],
     ) -> None:
         """Keep `kept` of them under `directory`.
 
         `identity` is stored and must be equal on resume: what would make resumed weights differ. `metrics` is the log
-        that goes along, so that a run resumed elsewhere tells its whole story.
+        that goes along, so that a run resumed elsewhere tells its whole story. `inputs` is stored for `made_from`.
         """
-        self._metrics = metrics
+        self._metrics, self._inputs = metrics, inputs
         self._directory, self._kept, self._accelerator, self._identity = (
             directory,
             kept,
@@ -60,7 +74,8 @@ class Checkpoints:
             )
             save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
             shutil.copyfile(self._metrics, partial / "metrics.jsonl")
-            (partial / "progress.json").write_text(json.dumps({"step": step, "identity": self._identity}))
+            progress = {"step": step, "threads": torch.get_num_threads(), "inputs": self._inputs}
+            (partial / "progress.json").write_text(json.dumps(progress | {"identity": self._identity}))
         self._accelerator.wait_for_everyone()  # all ranks' files are written before the name says so
         if self._accelerator.is_main_process:
             for path in partial.iterdir():
@@ -89,7 +104,9 @@ class Checkpoints:
                 raise TrainingError(
                     f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or remove it"
                 )
-        if self._accelerator.is_main_process and not self._metrics.exists():
+        # The order of sums follows the number of threads, so the run goes on with the one that it began with.
+        torch.set_num_threads(progress["threads"])
+        if self._accelerator.is_main_process and len(read_metrics(self._metrics)) < progress["step"]:
             self._metrics.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(directory / "metrics.jsonl", self._metrics)
         weights = load_file(directory / "model.safetensors")

@@ -34,6 +34,7 @@ class TrainingJob(Section):
     training: TrainingSection
     launch: LaunchSection
     seed: int
+    inputs: dict[str, str] = Field(default_factory=dict, description="content of each input, kept in checkpoints")
     checkpoints: Path = Field(description="training checkpoints are kept and looked for here")
     output: Path = Field(description="the finished model is written here")
     logs: Path = Field(description="metrics.jsonl and TensorBoard events go here")

@@ -51,6 +51,7 @@ def train(job: TrainingJob) -> None:
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
         metrics=job.logs / "metrics.jsonl",
+        inputs=job.inputs,
         identity={
             "world size": accelerator.num_processes,
             "micro_batch": job.launch.micro_batch,

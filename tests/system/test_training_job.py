@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from longrecipe_core.corpus import TokenShards, TokenWriter, load_tokenizer, train_tokenizer
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.launching import launch_training
-from longrecipe_core.launching.supervisor import TOKEN_VARIABLE
+from longrecipe_core.launching.processes import TOKEN_VARIABLE
 from longrecipe_core.modeling import make_tiny_config, make_tiny_model
 from longrecipe_core.positions.index import build_index
 from longrecipe_core.recipe import (

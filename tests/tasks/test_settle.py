@@ -1,17 +1,19 @@
 """What surrounds a stage's work: one works and others wait, failures leave nothing, damage is met."""
 
+import json
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
-from longrecipe_core.errors import LaunchError, LeaseLostError, ModelError
+from longrecipe_core.errors import CorpusError, LaunchError, LeaseLostError, ModelError
 from longrecipe_core.modeling.source import model_identity
-from longrecipe_core.recipe import Recipe
-from tasks.run import Run, Work, settle
+from longrecipe_core.recipe import Recipe, SourceSection
+from tasks.run import Run, Work, settle, sources_reference
 from tasks.stages import STAGES, stage_key, used_stages
 from tasks.training_run import keep_newest, restore, states_kept
 
@@ -36,7 +38,8 @@ def run(tmp_path, monkeypatch):
     return Run(recipe=Recipe.parse(yaml.safe_dump(RECIPE)), store=str(tmp_path / "store"))
 
 
-INPUTS = {"base": reference("base"), "corpus": reference("corpus")}
+INPUTS_OF_JOB = {"base": "content of the base model"}
+INPUTS = {"base": reference("base"), "anneal": reference("anneal")}
 
 
 def test_a_stage_takes_exactly_its_inputs(run):
@@ -71,9 +74,7 @@ def test_of_two_runs_one_works_and_the_other_waits_and_reuses(run):
         (work.output / "data.txt").write_text("made")
         return {"rows": 1}
 
-    threads = [
-        threading.Thread(target=lambda: outcomes.append(settle(run, "tokenize", INPUTS, make))) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: outcomes.append(settle(run, "merge", INPUTS, make))) for _ in range(2)]
     for thread in threads:
         thread.start()
     both_in.set()
@@ -94,16 +95,16 @@ def test_a_failure_commits_nothing_and_the_next_run_works(run):
         raise LaunchError("out of luck")
 
     with pytest.raises(LaunchError, match="out of luck"):
-        settle(run, "tokenize", INPUTS, fail)
-    key = stage_key(run.recipe, STAGES["tokenize"], INPUTS)
-    assert run.open_store().find("tokens", key) is None
+        settle(run, "merge", INPUTS, fail)
+    key = stage_key(run.recipe, STAGES["merge"], INPUTS)
+    assert run.open_store().find("checkpoint", key) is None
 
     def make(work):
         assert not list(work.output.iterdir())  # what the failed one left is gone
         (work.output / "whole.txt").write_text("whole")
         return {}
 
-    outcome = settle(run, "tokenize", INPUTS, make)
+    outcome = settle(run, "merge", INPUTS, make)
     assert outcome.status == "ran"
     assert not (Path(outcome.ref.uri) / "half.txt").exists()
 
@@ -113,10 +114,10 @@ def test_an_unreadable_manifest_is_set_aside_and_the_stage_made_again(run):
         (work.output / "data.txt").write_text("made")
         return {}
 
-    first = settle(run, "tokenize", INPUTS, make)
+    first = settle(run, "merge", INPUTS, make)
     manifest = Path(first.ref.uri).parent / "manifest.json"
     manifest.write_text("{ cut")
-    second = settle(run, "tokenize", INPUTS, make)
+    second = settle(run, "merge", INPUTS, make)
     assert second.status == "ran"
     assert second.ref.uri != first.ref.uri
     assert list(manifest.parent.glob("manifest.damaged-*"))
@@ -137,7 +138,7 @@ def test_a_pretrained_model_that_changed_since_the_run_began_is_refused(run, tmp
         (work.output / "data.txt").write_text("made")
         return {}
 
-    assert settle(run, "tokenize", INPUTS | {"base": base}, make).status == "ran"
+    assert settle(run, "merge", INPUTS | {"base": base}, make).status == "ran"
 
 
 @pytest.fixture
@@ -156,6 +157,7 @@ def training(tmp_path):
 def checkpoint(directory: Path, step: int):
     (directory / f"step-{step}").mkdir(parents=True)
     (directory / f"step-{step}" / "model.safetensors").write_text(f"weights after {step}")
+    (directory / f"step-{step}" / "progress.json").write_text(json.dumps({"step": step, "inputs": INPUTS_OF_JOB}))
 
 
 def test_checkpoints_become_states_and_come_back(training):
@@ -166,7 +168,7 @@ def test_checkpoints_become_states_and_come_back(training):
     assert state.steps() == [4, 6]
     assert sorted(path.name for path in directory.iterdir()) == ["step-2", "step-4", "step-6"]  # the job's own
     shutil.rmtree(directory)
-    restore(state, directory, work)
+    restore(state, directory, work, INPUTS_OF_JOB)
     assert [path.name for path in directory.iterdir()] == ["step-6"]
     assert (directory / "step-6" / "model.safetensors").read_text() == "weights after 6"
 
@@ -176,7 +178,7 @@ def test_a_newer_checkpoint_of_a_killed_run_is_not_replaced(training):
     checkpoint(directory, 2)
     keep_newest(state, directory, kept=2)
     checkpoint(directory, 4)
-    restore(state, directory, work)
+    restore(state, directory, work, INPUTS_OF_JOB)
     assert sorted(path.name for path in directory.iterdir()) == ["step-2", "step-4"]
 
 
@@ -185,11 +187,61 @@ def test_a_damaged_state_is_set_aside_for_the_one_before(training):
     for step in (2, 4):
         checkpoint(directory, step)
         keep_newest(state, directory, kept=2)
-    shutil.rmtree(directory)
     newest = max(Path(work.store.root).glob("state/*/step-4/*/model.safetensors"))
+    assert newest.samefile(directory / "step-4" / "model.safetensors")  # so the job's own is damaged with it
     newest.write_text("weights after 5")
-    restore(state, directory, work)
+    restore(state, directory, work, INPUTS_OF_JOB)
     assert [path.name for path in directory.iterdir()] == ["step-2"]
+
+
+def test_states_trained_from_other_inputs_are_dropped(training):
+    work, state, directory = training
+    checkpoint(directory, 2)
+    keep_newest(state, directory, kept=2)
+    restore(state, directory, work, INPUTS_OF_JOB | {"base": "remade with other bytes"})
+    assert state.steps() == []
+    assert not directory.exists()
+
+
+def test_a_store_that_fails_once_is_tried_again(training, monkeypatch):
+    """Clients of object stores raise errors that are no OSError."""
+    _, state, directory = training
+    checkpoint(directory, 2)
+    save, failures = state.save, [RuntimeError("EndpointConnectionError")]
+
+    def fail_once(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        save(*arguments, **options)
+
+    monkeypatch.setattr(state, "save", fail_once)
+    lines = []
+    with states_kept(state, directory, 2, lines.append):
+        for _ in range(600):
+            if state.steps():
+                break
+            time.sleep(0.1)
+    assert state.steps() == [2]
+    assert "tried again: EndpointConnectionError" in lines[0]
+
+
+def test_a_source_that_changes_while_it_is_read_commits_nothing(run, tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "a.txt").write_text("old")
+    recipe = run.recipe.model_copy(
+        update={"corpus": run.recipe.corpus.model_copy(update={"sources": (SourceSection(path=str(documents)),)})}
+    )
+    changed = Run(recipe=recipe, store=run.store)
+    corpus = sources_reference(recipe.corpus.sources, run.open_store())
+
+    def make(work):
+        (documents / "a.txt").write_text("new text")
+        (work.output / "data.txt").write_text("of the new text")
+        return {}
+
+    with pytest.raises(CorpusError, match="changed while stage tokenize read it"):
+        settle(changed, "tokenize", {"base": reference("base"), "corpus": corpus}, make)
 
 
 def test_a_lost_lease_stops_the_job(training):

@@ -12,8 +12,8 @@ import pytest
 
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.launching.launch import accelerate_config
+from longrecipe_core.launching.processes import job_processes
 from longrecipe_core.launching.supervised import cause, run_supervised, without_credentials
-from longrecipe_core.launching.supervisor import job_processes
 
 
 def test_credentials_do_not_reach_a_job():
@@ -91,6 +91,18 @@ def test_a_job_goes_with_its_parent_also_what_left_its_session(tmp_path, how):
     parent.send_signal(how)
     parent.wait()
     wait_until(lambda: not marked())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_does_not_outlive_its_supervisor(how):
+    def kill_supervisor(line):
+        (supervisor,) = [
+            child for child in psutil.Process().children() if "longrecipe_core.launching.supervisor" in child.cmdline()
+        ]
+        supervisor.send_signal(how)
+
+    with pytest.raises(LaunchError, match=f"code -{int(how)}"):
+        run_supervised("job", [sys.executable, "-c", GRANDCHILD], kill_supervisor)
 
 
 def test_a_job_that_is_told_to_stop_stops():

@@ -532,7 +532,7 @@ DECIDES = {
     "seed": ("1", "base index extend replay anneal evaluate"),
     "model.path": ("other", ""),
     "model.revision": ("other", ""),
-    "model.trust_remote_code": ("true", "tokenize extend replay anneal evaluate"),
+    "model.trust_remote_code": ("true", "tokenize index extend replay anneal evaluate"),
     "base.vocabulary_size": ("513", "base"),
     "base.hidden_size": ("64", "base"),
     "base.intermediate_size": ("128", "base"),
