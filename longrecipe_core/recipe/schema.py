@@ -32,7 +32,7 @@ class Recipe(Section):
     """Everything that one run needs to know. YAML in, `section.key=value` overrides, resolved YAML out."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name, lower case")
-    seed: int = Field(2027, ge=0, lt=2**63, description="of every random draw")
+    seed: int = Field(2027, ge=0, description="of every random draw")
     model: ModelSection | None = Field(None, description="a pretrained model; or `base` to train one")
     base: BaseSection | None = Field(None, description="train a small base model first; or `model` to take one")
     context: ContextSection
@@ -57,6 +57,8 @@ class Recipe(Section):
                 f"positions.strategy full trains every position: context.train_length "
                 f"{self.context.train_length} must equal context.target_length {self.context.target_length}"
             )
+        if self.seed >= 2**63:
+            raise ValueError(f"seed {self.seed} is above what random generators take; allowed: 0..{2**63 - 1}")
         passkey, target = self.evaluation.passkey, self.context.target_length
         if passkey is not None and max(passkey.distances) >= target:
             raise ValueError(
