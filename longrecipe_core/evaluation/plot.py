@@ -9,7 +9,7 @@ import matplotlib.figure
 
 def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, path: Path) -> None:
     """One line per model over the middle of each bucket, with the old window marked; a PNG at `path`."""
-    figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(row["model"] for row in rows))
     for model in models:
@@ -20,6 +20,7 @@ def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, path: Path) -> 
         axes.axvline(window, color="gray", linestyle=":", label="base model's window")
     axes.set_xlabel("position in the document (tokens)")
     axes.set_ylabel("mean NLL (nats per token)")
-    axes.legend(frameon=False)
+    # Below the axes, where it covers no line.
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     # No software version in the file: the same numbers give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
