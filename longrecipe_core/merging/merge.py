@@ -64,7 +64,8 @@ def merge_checkpoints(sources: Sequence[tuple[str, float]], output: str, *, dtyp
         stored = [stored_tensors(weight_files(directory)) for directory in directories]
     except ModelError as error:
         raise MergeError(str(error)) from error
-    stored = [_untied(tensors, stored[-1]) for tensors in stored]
+    if not all(HEAD in tensors for tensors in stored):
+        stored = [_untied(tensors) for tensors in stored]
     for directory, tensors in zip(directories, stored, strict=True):
         _refuse_mismatch(tensors, stored[-1], directory, directories[-1])
     with appearing(Path(output)) as working, torch.no_grad():
@@ -79,9 +80,9 @@ def merge_checkpoints(sources: Sequence[tuple[str, float]], output: str, *, dtyp
             _write_json(working / CONFIG_NAME, {**config, "dtype": dtype, "torch_dtype": dtype})
 
 
-def _untied(tensors: Tensors, last: Tensors) -> Tensors:
-    """Without a head that only repeats the embedding, where the last source is stored without one."""
-    if HEAD in last or HEAD not in tensors or EMBEDDING not in tensors:
+def _untied(tensors: Tensors) -> Tensors:
+    """Without a head that only repeats the embedding, as it is stored where another source has none."""
+    if HEAD not in tensors or EMBEDDING not in tensors:
         return tensors
     head, embedding = tensors[HEAD], tensors[EMBEDDING]
     if (head.dtype, head.shape) != (embedding.dtype, embedding.shape):

@@ -102,7 +102,8 @@ class Checkpoints:
             found = progress["identity"].get(key)
             if found != mine:
                 raise TrainingError(
-                    f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or remove it"
+                    f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or "
+                    f"remove it here and under state/ in the store"
                 )
         # The order of sums follows the number of threads, so the run goes on with the one that it began with.
         torch.set_num_threads(progress["threads"])

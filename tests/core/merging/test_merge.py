@@ -232,7 +232,8 @@ def test_an_output_that_exists_is_left_alone(tmp_path):
         merge_checkpoints([(source, 1)], source)
 
 
-def test_config_and_companions_come_from_the_last_source(tmp_path):
+@pytest.mark.parametrize("twice", ["base", "trained"])
+def test_config_and_companions_come_from_the_last_source(tmp_path, twice):
     torch.manual_seed(0)
     small = {
         "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
@@ -250,9 +251,9 @@ def test_config_and_companions_come_from_the_last_source(tmp_path):
         (tmp_path / name / "tokenizer.json").write_text(json.dumps(name))
         (tmp_path / name / "optimizer.bin").write_bytes(b"state")
     # As some published checkpoints are: a tied head stored a second time.
-    base = load_file(tmp_path / "base" / "model.safetensors")
-    base["lm_head.weight"] = base["model.embed_tokens.weight"].clone()
-    save_file(base, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    stored = load_file(tmp_path / twice / "model.safetensors")
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
+    save_file(stored, tmp_path / twice / "model.safetensors", metadata={"format": "pt"})
     out = tmp_path / "out"
     merge_checkpoints([(str(tmp_path / "base"), 0.5), (str(tmp_path / "trained"), 0.5)], str(out))
     assert (out / "config.json").read_bytes() == (tmp_path / "trained" / "config.json").read_bytes()
@@ -266,8 +267,8 @@ def test_config_and_companions_come_from_the_last_source(tmp_path):
     states = [models[name].state_dict() for name in ("base", "trained")]
     for name, value in merged.state_dict().items():
         assert torch.equal(value, states[0][name] * 0.5 + states[1][name] * 0.5)
-    base["lm_head.weight"][0, 0] += 1  # a head of its own
-    save_file(base, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    stored["lm_head.weight"][0, 0] += 1  # a head of its own
+    save_file(stored, tmp_path / twice / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(MergeError, match=r"tensor lm_head.weight is in"):
         merge_checkpoints([(str(tmp_path / "base"), 0.5), (str(tmp_path / "trained"), 0.5)], str(out) + "2")
 
