@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL) for line in block.splitlines()
 ]
-FEW = {"steps": 2, "global_batch": 2}
+FEW = {"steps": 2, "global_batch": 2, "warmup_steps": 0}
 SHORT = [
     *("--set", "index.samples=8"),
     *(f"--set {stage}.{key}={value}" for stage in ("extend", "anneal") for key, value in FEW.items()),
@@ -58,7 +58,8 @@ def test_make_demo_and_make_test_run_what_the_readme_says(environment):
 
 
 def test_demo_plan_and_merge_weight(environment):
-    tiny = [*SHORT, "--set", "base.training.steps=2", "--set", "launch.micro_batch=2"]
+    few = [*("--set", "base.training.steps=2"), *("--set", "base.training.warmup_steps=0")]
+    tiny = [*SHORT, *few, "--set", "launch.micro_batch=2"]
     planned = shell(smaller(COMMANDS[2], tiny), environment).stdout
     assert [line.split()[1] for line in planned.splitlines()] == ["run"] * 9
     first = last_line(shell(smaller(COMMANDS[3], tiny), environment))
