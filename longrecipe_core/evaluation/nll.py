@@ -57,9 +57,10 @@ def token_nll(model: Any, documents: Ints, lengths: Ints, *, bf16: bool, chunk: 
     head = model.get_output_embeddings()
     options = LinearCrossEntropyOptions(batch_chunk_size=chunk)
     batch = max(1, TOKENS_PER_FORWARD // documents.shape[1])
-    rows = []
+    result = np.full((len(documents), documents.shape[1] - 1), np.nan)
     for start in range(0, len(documents), batch):
-        tokens = torch.from_numpy(documents[start : start + batch]).to(device)
+        width = int(lengths[start : start + batch].max())  # nothing is computed where no document reaches
+        tokens = torch.from_numpy(documents[start : start + batch, :width]).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         nll = linear_cross_entropy(
@@ -70,8 +71,7 @@ def token_nll(model: Any, documents: Ints, lengths: Ints, *, bf16: bool, chunk: 
             reduction="none",
             options=options,
         )
-        rows.append(nll.view(len(tokens), -1).double().cpu().numpy())
-    result = np.concatenate(rows)
+        result[start : start + batch, : width - 1] = nll.view(len(tokens), -1).double().cpu().numpy()
     ended = np.arange(1, documents.shape[1])[None, :] >= lengths[:, None]
     if not np.isfinite(result[~ended]).all():
         raise EvaluationError("the model's loss is not finite on a validation document: its weights are broken")
