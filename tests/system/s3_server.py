@@ -90,6 +90,8 @@ def _start(program: Path, directory: Path) -> Iterator[S3Server | None]:
     command = [str(program), "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-s3", f"-s3.port={s3}", f"-s3.config={config}", "-s3.iam=false", f"-metricsPort={metrics}"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+    # These two would listen on fixed ports (8181, 9101), which another server here may hold.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=50"]
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(
