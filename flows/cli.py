@@ -1,4 +1,4 @@
-"""`longrecipe`: run, plan, verify."""
+"""`longrecipe`: run, plan, verify, positions, import-index."""
 
 import argparse
 import json
@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from flows.import_index import add_import_command
+from flows.positions import add_positions_command
 from longrecipe_core.errors import LongRecipeError
 
 # Before Prefect is imported: no telemetry, and time enough for its server to start on a busy machine.
@@ -59,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         if name == "verify":
             command.add_argument("uri", metavar="URI", help="of an artifact, as run prints it")
+    add_positions_command(commands, recipe)
+    add_import_command(commands)
     return top
 
 

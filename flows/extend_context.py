@@ -10,7 +10,8 @@ from tasks.index import index
 from tasks.merge import merge
 from tasks.outside import inputs
 from tasks.run import Run
-from tasks.training import anneal, base, extend
+from tasks.score import score
+from tasks.training import anneal, base, extend, warmup
 
 
 @flow(name="extend-context", flow_run_name="{recipe.name}")
@@ -23,9 +24,15 @@ def extend_context(recipe: Recipe, store: str = "artifacts") -> RunSummary:
     outside = inputs(run)
     start = outside["base"] if recipe.model else summary.add(base(run, outside["corpus"]))
 
-    # Section 4.1 and 4.2: sentences worth training on, at positions spread over the target length.
+    # Section 4.1: which tokens a long context changes, where sentences are selected by them.
     tokens = summary.add(tokenize(run, start, outside["corpus"]))
-    samples = summary.add(index(run, start, tokens))
+    scores = None
+    if recipe.score:
+        extended_before = summary.add(warmup(run, start, tokens)) if recipe.score.warmup else outside.get("score_model")
+        scores = summary.add(score(run, start, tokens, extended_before))
+
+    # Section 4.1 and 4.2: sentences worth training on, at positions spread over the target length.
+    samples = summary.add(index(run, start, tokens, scores))
 
     # Section 4.3, stage 0: context extension. Stage 1: annealing on replay data. Stage 2: merge with the base model.
     extended = summary.add(extend(run, start, tokens, samples))
@@ -35,5 +42,5 @@ def extend_context(recipe: Recipe, store: str = "artifacts") -> RunSummary:
 
     # Does it work?
     measured = summary.add(evaluate(run, start, tokens, extended, annealed, merged))
-    summary.add(report(run, measured, merged))
+    summary.add(report(run, measured, merged, samples, scores))
     return summary

@@ -7,7 +7,7 @@ from longrecipe_core.artifacts import ArtifactRef, ArtifactStore
 from longrecipe_core.recipe import Recipe
 from tasks.outside import look_outside
 from tasks.run import look_up
-from tasks.stages import stage_key, used_stages
+from tasks.stages import stage_key, used_inputs, used_stages
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ def plan(recipe: Recipe, store: ArtifactStore) -> Iterator[PlannedStage]:
     refs = look_outside(recipe, store)
     remade: list[str] = []
     for stage in used_stages(recipe):
-        inputs = {name: refs[name] for name in stage.inputs}
+        inputs = {name: refs[name] for name in used_inputs(recipe, stage)}
         key = stage_key(recipe, stage, inputs)
         manifest, why = look_up(store, stage, key)
-        waits = [name for name in stage.inputs if name in remade]
+        waits = [name for name in inputs if name in remade]
         if manifest is None:
             remade.append(stage.name)
             refs[stage.name] = ArtifactRef(uri=store.place(stage.kind, key).uri, kind=stage.kind, fingerprint=key)

@@ -49,6 +49,10 @@ class IndexingError(LongRecipeError, ValueError):
     """No training samples can be made from these tokens."""
 
 
+class FanOutError(LongRecipeError):
+    """A shard could not be computed on any worker."""
+
+
 class AttentionError(LongRecipeError, ValueError):
     """Attention is not what training on skipped positions needs."""
 

@@ -24,9 +24,12 @@ def evaluate(
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(run: Run, evaluate: ArtifactRef, merge: ArtifactRef) -> StageOutcome:
+def report(
+    run: Run, evaluate: ArtifactRef, merge: ArtifactRef, index: ArtifactRef, score: ArtifactRef | None = None
+) -> StageOutcome:
     """A page and a model card for people."""
-    return settle(run, "report", {"evaluate": evaluate, "merge": merge}, _report)
+    inputs = {"evaluate": evaluate, "merge": merge, "index": index} | ({"score": score} if score else {})
+    return settle(run, "report", inputs, _report)
 
 
 def _evaluate(work: Work) -> dict[str, Any]:

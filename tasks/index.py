@@ -10,9 +10,10 @@ from tasks.run import Run, StageOutcome, Work, settle
 
 
 @task(name="index", cache_policy=NO_CACHE)
-def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
+def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef, score: ArtifactRef | None = None) -> StageOutcome:
     """Select sentences and draw positions for every training sample."""
-    return settle(run, "index", {"base": base, "tokenize": tokenize}, _index)
+    inputs = {"base": base, "tokenize": tokenize} | ({"score": score} if score else {})
+    return settle(run, "index", inputs, _index)
 
 
 def _index(work: Work) -> dict[str, Any]:

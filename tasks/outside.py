@@ -4,7 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, fingerprint
-from longrecipe_core.recipe import Recipe
+from longrecipe_core.recipe import ModelSection, Recipe
 from tasks.run import Run, sources_reference
 
 
@@ -15,7 +15,8 @@ def inputs(run: Run) -> dict[str, ArtifactRef]:
 
 
 def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]:
-    """References to `corpus`, `replay_sources` and, where the recipe takes one, the pretrained `base`.
+    """References to `corpus`, `replay_sources` and, where the recipe takes one, a pretrained `base` and a
+    `score_model`.
 
     Files are read once and remembered by size and times; hub ids by their commit.
     """
@@ -23,15 +24,19 @@ def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]
         "corpus": sources_reference(recipe.corpus.sources, store),
         "replay_sources": sources_reference(recipe.replay.sources, store),
     }
-    if recipe.model is not None:
-        # Imports the hub's client, which a recipe that trains its own base has no need of.
-        from longrecipe_core.modeling.source import model_identity
-
-        identity = model_identity(
-            recipe.model.path, recipe.model.revision, store.digests, recipe.model.trust_remote_code
-        )
-        # Of a hub model the commit goes along: it, and no newer one, is what every stage then reads.
-        commit = identity.removeprefix("commit:") if identity.startswith("commit:") else None
-        uri = f"{recipe.model.path}@{commit}" if commit else recipe.model.path
-        found["base"] = ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(identity))
+    models = {"base": recipe.model, "score_model": recipe.score.model if recipe.score else None}
+    for name, model in models.items():
+        if model is not None:
+            found[name] = _model_reference(model, store)
     return found
+
+
+def _model_reference(model: ModelSection, store: ArtifactStore) -> ArtifactRef:
+    # Imports the hub's client, which a recipe that trains its own base has no need of.
+    from longrecipe_core.modeling.source import model_identity
+
+    identity = model_identity(model.path, model.revision, store.digests, model.trust_remote_code)
+    # Of a hub model the commit goes along: it, and no newer one, is what every stage then reads.
+    commit = identity.removeprefix("commit:") if identity.startswith("commit:") else None
+    uri = f"{model.path}@{commit}" if commit else model.path
+    return ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(identity))

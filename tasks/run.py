@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
 from longrecipe_core.recipe import Recipe, SourceSection, stage_part
-from tasks.stages import STAGES, Stage, stage_key
+from tasks.stages import STAGES, Stage, stage_key, used_inputs
 
 Log = Callable[[str], None]
 
@@ -70,7 +70,8 @@ class Work:
 
         hub = re.fullmatch(r"(.+)@([0-9a-f]{40})", ref.uri)
         path, commit = hub.groups() if hub else (ref.uri, None)
-        model = self.run.recipe.model
+        recipe = self.run.recipe
+        model = recipe.score.model if name == "score_model" and recipe.score else recipe.model
         trust = model is not None and model.trust_remote_code
         into = self.store.cache / "models" / ref.fingerprint[:16]
         directory = into
@@ -132,7 +133,7 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
         work.stage.kind,
         work.key,
         work.output,
-        inputs=[work.inputs[input_] for input_ in work.stage.inputs],
+        inputs=[work.inputs[input_] for input_ in used_inputs(work.run.recipe, work.stage)],
         recipe=stage_part(work.run.recipe, name),
         seconds=seconds,
         metrics=metrics,

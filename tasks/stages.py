@@ -10,8 +10,9 @@ from longrecipe_core.recipe import Recipe, stage_part
 class Stage:
     """One row of the method.
 
-    `inputs` are earlier stages, or what comes from outside: `corpus` and `replay_sources`. `version` is raised by hand
-    when the code would give another result from the same inputs.
+    `inputs` are earlier stages, or what comes from outside: `corpus`, `replay_sources` and `score_model`; those that a
+    recipe does not use fall away. `version` is raised by hand when the code would give another result from the same
+    inputs.
     """
 
     name: str
@@ -25,26 +26,46 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("base", "checkpoint", ("corpus",)),
         Stage("tokenize", "tokens", ("base", "corpus")),
-        Stage("index", "index", ("base", "tokenize")),
+        Stage("warmup", "checkpoint", ("base", "tokenize")),
+        Stage("score", "impact", ("base", "tokenize", "warmup", "score_model")),
+        Stage("index", "index", ("base", "tokenize", "score")),
         Stage("extend", "checkpoint", ("base", "tokenize", "index")),
         Stage("replay", "tokens", ("base", "replay_sources")),
         Stage("anneal", "checkpoint", ("extend", "replay")),
         Stage("merge", "checkpoint", ("base", "anneal")),
         Stage("evaluate", "evaluation", ("base", "tokenize", "extend", "anneal", "merge")),
-        Stage("report", "report", ("evaluate", "merge")),
+        Stage("report", "report", ("evaluate", "merge", "index", "score")),
     )
 }
 
 
 def used_stages(recipe: Recipe) -> list[Stage]:
     """The stages that this recipe has, in order."""
-    return [stage for stage in STAGES.values() if stage.name != "base" or recipe.base is not None]
+    return [stage for stage in STAGES.values() if stage.name not in _unused(recipe)]
+
+
+def used_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
+    """The inputs that a stage of this recipe has; a pretrained `base` comes from outside."""
+    unused = _unused(recipe) - {"base"}
+    return tuple(name for name in stage.inputs if name not in unused)
+
+
+def _unused(recipe: Recipe) -> set[str]:
+    score = recipe.score
+    used = {
+        "base": recipe.base is not None,
+        "score": score is not None,
+        "warmup": score is not None and score.source == "warmup",
+        "score_model": score is not None and score.source == "model",
+    }
+    return {name for name, present in used.items() if not present}
 
 
 def stage_key(recipe: Recipe, stage: Stage, inputs: dict[str, ArtifactRef]) -> str:
     """The fingerprint of a stage's result: its part of the recipe, its inputs' fingerprints, its version."""
-    if set(inputs) != set(stage.inputs):
-        raise ValueError(f"stage {stage.name} takes {sorted(stage.inputs)}, was given {sorted(inputs)}")
+    wanted = used_inputs(recipe, stage)
+    if set(inputs) != set(wanted):
+        raise ValueError(f"stage {stage.name} takes {sorted(wanted)}, was given {sorted(inputs)}")
     return fingerprint(
         {
             "stage": stage.name,

@@ -18,6 +18,12 @@ def base(run: Run, corpus: ArtifactRef) -> StageOutcome:
     return settle(run, "base", {"corpus": corpus}, _base)
 
 
+@task(name="warmup", cache_policy=NO_CACHE)
+def warmup(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
+    """A short full-length training, whose result stage `score` compares with the base model (paper, section 4.1)."""
+    return settle(run, "warmup", {"base": base, "tokenize": tokenize}, _warmup)
+
+
 @task(name="extend", cache_policy=NO_CACHE)
 def extend(run: Run, base: ArtifactRef, tokenize: ArtifactRef, index: ArtifactRef) -> StageOutcome:
     """Stage 0: context extension on skipped positions."""
@@ -73,6 +79,22 @@ def _base(work: Work) -> dict[str, Any]:
         samples=(training.steps or 0) * training.global_batch or None,
     )
     return {"corpus": counts} | train(work, start=scratch / "start", data=data, training=training, rope=None)
+
+
+def _warmup(work: Work) -> dict[str, Any]:
+    from longrecipe_core.training.job import DataSpec
+
+    recipe = work.run.recipe
+    assert recipe.score is not None
+    assert recipe.score.warmup is not None
+    training = recipe.score.warmup
+    data = DataSpec(
+        kind="windows",
+        tokens=work.fetch("tokenize"),
+        length=recipe.context.target_length,
+        samples=(training.steps or 0) * training.global_batch or None,
+    )
+    return train(work, start=work.fetch("base"), data=data, training=training, rope=recipe.rope)
 
 
 def _extend(work: Work) -> dict[str, Any]:

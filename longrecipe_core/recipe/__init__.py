@@ -7,6 +7,7 @@ from longrecipe_core.recipe.sections import (
     BaseSection,
     ContextSection,
     CorpusSection,
+    CorpusSourceSection,
     EvaluationSection,
     IndexSection,
     LaunchSection,
@@ -16,15 +17,18 @@ from longrecipe_core.recipe.sections import (
     PositionsSection,
     ReplaySection,
     RopeSection,
+    ScoreSection,
     SelectionSection,
     SourceSection,
     TrainingSection,
+    UpsamplingSection,
 )
 
 __all__ = [
     "BaseSection",
     "ContextSection",
     "CorpusSection",
+    "CorpusSourceSection",
     "EvaluationSection",
     "IndexSection",
     "LaunchSection",
@@ -35,9 +39,11 @@ __all__ = [
     "Recipe",
     "ReplaySection",
     "RopeSection",
+    "ScoreSection",
     "SelectionSection",
     "SourceSection",
     "TrainingSection",
+    "UpsamplingSection",
     "check_inputs",
     "stage_part",
 ]

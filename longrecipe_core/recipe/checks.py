@@ -19,12 +19,17 @@ def check_inputs(recipe: Recipe) -> None:
     Remote URLs and hub ids are looked at by the stage that reads them.
     """
     problems = list(_missing_sources(recipe))
-    if recipe.model is not None:
-        directory = Path(recipe.model.path).expanduser()
+    for key, model in (
+        ("model.path", recipe.model),
+        ("score.model.path", recipe.score.model if recipe.score else None),
+    ):
+        if model is None:
+            continue
+        directory = Path(model.path).expanduser()
         if directory.is_dir():
-            problems += _model_problems(recipe, directory)
-        elif recipe.model.path.startswith(("/", ".", "~", "models/")):
-            problems.append(f"model.path: {recipe.model.path} is not a directory")
+            problems += _model_problems(recipe, directory, key)
+        elif model.path.startswith(("/", ".", "~", "models/")):
+            problems.append(f"{key}: {model.path} is not a directory")
     if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
         problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
     if recipe.launch.ulysses_degree > 1:
@@ -50,15 +55,17 @@ def _missing_sources(recipe: Recipe) -> Iterator[str]:
                 yield f"{name}.{number}.path: no file at {source.path}"
 
 
-def _model_problems(recipe: Recipe, directory: Path) -> list[str]:
+def _model_problems(recipe: Recipe, directory: Path, key: str) -> list[str]:
     path = directory / "config.json"
     if not path.is_file():
-        return [f"model.path: {directory} holds no config.json"]
+        return [f"{key}: {directory} holds no config.json"]
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        return [f"model.path: {path} is not JSON: {error}"]
-    problems = []
+        return [f"{key}: {path} is not JSON: {error}"]
+    problems: list[str] = []
+    if key != "model.path":
+        return problems  # only the base model is trained
     heads = config.get("num_attention_heads")
     if isinstance(heads, int):
         try:

@@ -17,15 +17,31 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
     """
     tree = recipe.model_dump(mode="json")
     trust = bool(recipe.model and recipe.model.trust_remote_code)
-    corpus = {
-        "sources": [reading(source) for source in recipe.corpus.sources],
-        "validation_share": recipe.corpus.validation_share,
+    corpus = recipe.corpus.model_dump(mode="json", exclude={"sources", "upsampling"})
+    corpus["sources"] = [reading(source) for source in recipe.corpus.sources]
+    mixture = {
+        "weights": [source.weight for source in recipe.corpus.sources],
+        "upsampling": tree["corpus"]["upsampling"],
     }
     parts: dict[str, dict[str, Any]] = {
         "base": {"base": tree["base"], "corpus": corpus, "seed": recipe.seed},
         "tokenize": {"corpus": corpus, "trust_remote_code": trust},
+        "warmup": {
+            "context": {key: tree["context"][key] for key in ("window", "target_length")},
+            "rope": tree["rope"],
+            "training": recipe.score and tree["score"]["warmup"],
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
+        "score": {
+            "score": recipe.score and {k: v for k, v in tree["score"].items() if k not in ("model", "warmup")},
+            "window": recipe.context.window,
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
         "index": {
             **{key: tree[key] for key in ("context", "selection", "positions", "index", "seed")},
+            "mixture": mixture,
             "trust_remote_code": trust,
         },
         "extend": {
@@ -65,4 +81,4 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 def reading(source: SourceSection) -> dict[str, Any]:
     """How a source is read, without where it is: path, revision and tokenizer enter by their content."""
-    return source.model_dump(mode="json", exclude={"path", "revision", "tokenizer"})
+    return source.model_dump(mode="json", exclude={"path", "revision", "tokenizer", "weight"})

@@ -22,6 +22,7 @@ from longrecipe_core.recipe.sections import (
     PositionsSection,
     ReplaySection,
     RopeSection,
+    ScoreSection,
     Section,
     SelectionSection,
     TrainingSection,
@@ -39,6 +40,7 @@ class Recipe(Section):
     rope: RopeSection = RopeSection()
     corpus: CorpusSection
     selection: SelectionSection = SelectionSection()
+    score: ScoreSection | None = Field(None, description="how impactful tokens are found; for selection impactful")
     positions: PositionsSection = PositionsSection()
     index: IndexSection = IndexSection()
     extend: TrainingSection
@@ -86,6 +88,9 @@ class Recipe(Section):
                 f"positions.chunks {self.positions.chunks} is above context.train_length "
                 f"{self.context.train_length}; allowed: 2..{self.context.train_length}"
             )
+        self._check_selection()
+        if self.score is not None and self.score.warmup is not None:
+            stages.append(("score.warmup", self.score.warmup))
         for name, training in stages:
             if training.global_batch % replicas:
                 raise ValueError(
@@ -93,6 +98,32 @@ class Recipe(Section):
                     f"that launch.processes, ulysses_degree and micro_batch compute at a time"
                 )
         return self
+
+    def _check_selection(self) -> None:
+        context, positions, score = self.context, self.positions, self.score
+        if (self.selection.strategy == "impactful") != (score is not None):
+            raise ValueError(
+                f"selection.strategy impactful and a section score go together; got strategy "
+                f"{self.selection.strategy} and score {'given' if score else 'not given'}"
+            )
+        if positions.strategy == "gather" and self.selection.strategy != "none":
+            raise ValueError(
+                f"positions.strategy gather reads the tokens at the drawn positions, so there is nothing to select: "
+                f"selection.strategy {self.selection.strategy} must be none"
+            )
+        if positions.strategy == "longrecipe-fixed" and positions.right_point > context.train_length:
+            raise ValueError(
+                f"positions.right_point {positions.right_point} is above context.train_length {context.train_length}; "
+                f"allowed: 1..{context.train_length}"
+            )
+        if score is not None and (score.length or 0) > context.target_length:
+            raise ValueError(f"score.length {score.length} is above context.target_length {context.target_length}")
+        most = self.corpus.maximum_tokens
+        if most is not None and most < context.train_length:
+            raise ValueError(
+                f"corpus.maximum_tokens {most} is below context.train_length {context.train_length}: no document would "
+                f"be long enough"
+            )
 
     def check_heads(self, query_heads: int, origin: str) -> None:
         """Raise ValueError where the Ulysses degree can't split `query_heads` (traps, 9)."""

@@ -92,6 +92,12 @@ class SourceSection(Section):
     ids_column: str | None = Field(None, description="column with token ids of *another* tokenizer; see tokenizer")
     tokenizer: str | None = Field(None, description="directory or hub id of the tokenizer that made ids_column")
     limit: int | None = Field(None, ge=1, description="read at most so many documents")
+    bad_rows: Literal["error", "skip"] = Field(
+        "error", description="what can't be read ends the stage, or is skipped and counted by reason"
+    )
+    longest_row: int = Field(
+        32 << 20, ge=1, description="bytes; a longer row or text file is bad: memory grows with the longest"
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -106,28 +112,76 @@ class SourceSection(Section):
         return self
 
 
+class CorpusSourceSection(SourceSection):
+    """A source of long documents, with its part in the mixture."""
+
+    weight: float | None = Field(
+        None, gt=0, description="share of the training samples, relative to the other sources' weights"
+    )
+
+
+class UpsamplingSection(Section):
+    """Length up-sampling inside each source, which keeps the mix of sources (Fu et al. 2024, arXiv 2402.10171)."""
+
+    longer_than: int = Field(ge=1, description="tokens; documents above this are long")
+    share: Fraction = Field(0.7, description="share of each source's samples that come from its long documents")
+
+
 class CorpusSection(Section):
     """The long documents."""
 
-    sources: tuple[SourceSection, ...] = Field(min_length=1, description="where the documents are")
+    sources: tuple[CorpusSourceSection, ...] = Field(min_length=1, description="where the documents are")
     validation_share: Fraction = Field(
         0.05, description="share of documents, by the digest of their text, kept for evaluation only"
     )
+    minimum_tokens: int | None = Field(None, ge=1, description="shorter documents are skipped and counted")
+    maximum_tokens: int | None = Field(None, ge=1, description="longer documents are skipped and counted")
+    deduplicate: Literal["none", "exact", "near"] = Field(
+        "none", description="skip copies of an earlier text; near: also texts that are similar (MinHash)"
+    )
+    similarity: float = Field(
+        0.8, gt=0, lt=1, description="near: Jaccard similarity of word 5-grams from which two texts are one"
+    )
+    upsampling: UpsamplingSection | None = Field(
+        None, description="raise the share of long documents; sources without weights then keep their share of tokens"
+    )
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        weights = [source.weight for source in self.sources]
+        if None in weights and any(weight is not None for weight in weights):
+            raise ValueError(f"sources have weights {weights}: give every source a weight, or none")
+        least, most = self.minimum_tokens, self.maximum_tokens
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"minimum_tokens {least} is above maximum_tokens {most}")
+        return self
 
 
 class SelectionSection(Section):
     """Which sentences are trained on (paper, section 4.1)."""
 
-    strategy: Literal["digits", "random", "none"] = Field(
+    strategy: Literal["impactful", "digits", "random", "none"] = Field(
         "digits",
-        description="anchor sentences: those with a digit; each with probability 1/2; none: one run of text",
+        description="anchor sentences: those with an impactful token (see `score`), with a digit, each with "
+        "probability 1/2; none: one run of text",
     )
+    top_share: float = Field(
+        0.2, gt=0, le=1, description="impactful: share of the token types seen by stage score that are anchors"
+    )
+    rank_by: Literal["score", "share"] = Field(
+        "score",
+        description="impactful: by Eq. 3's sum, or by how often a type is among the top 20 % where it stands",
+    )
+    minimum_count: int = Field(1, ge=1, description="impactful: types seen less often are no anchors")
 
 
 class PositionsSection(Section):
     """How position ids are spread over the target length (paper, section 4.2)."""
 
-    strategy: Literal["full", "rpes", "pose", "longrecipe"] = Field("longrecipe", description="see docs/positions.md")
+    strategy: Literal["full", "rpes", "pose", "longrecipe", "longrecipe-fixed", "gather", "cream"] = Field(
+        "longrecipe", description="see docs/positions.md"
+    )
+    right_point: int = Field(8000, ge=1, description="longrecipe-fixed: tokens of the identity prefix")
     sentences_per_segment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
         (1, 1), description="longrecipe: sentences in a segment, [least, most]"
     )
@@ -173,6 +227,40 @@ class TrainingSection(Section):
     def _warmup(self) -> Self:
         if self.steps is not None and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class ScoreSection(Section):
+    """Impactful token analysis (paper, section 4.1, Eq. 3): what a longer context changes in the logits."""
+
+    source: Literal["model", "warmup", "long-short"] = Field(
+        "long-short",
+        description="the extended model H': a checkpoint; a short full-length run; the base model itself, "
+        "whose long context is then compared with a truncated one",
+    )
+    model: ModelSection | None = Field(None, description="model: the extended checkpoint")
+    warmup: TrainingSection | None = Field(None, description="warmup: the short run, at the target length")
+    documents: int = Field(64, ge=1, description="training documents that are scored, at most")
+    length: int | None = Field(
+        None,
+        ge=2,
+        description="tokens scored of each, and the least it must have; the base model's window if not given",
+    )
+    short_length: int | None = Field(
+        None, ge=2, description="long-short: most tokens of the truncated context; an eighth of the length if not given"
+    )
+    top: float = Field(0.2, gt=0, lt=1, description="share of the vocabulary that counts as top at a position")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward passes")
+
+    @model_validator(mode="after")
+    def _needs(self) -> Self:
+        for name in ("model", "warmup"):
+            if (self.source == name) != (getattr(self, name) is not None):
+                raise ValueError(f"source {name} and the section {name} go together; got source {self.source}")
+        if self.source != "long-short" and self.short_length is not None:
+            raise ValueError(f"short_length {self.short_length} has no meaning with source {self.source}")
+        if self.length is not None and self.short_length is not None and self.short_length >= self.length:
+            raise ValueError(f"short_length {self.short_length} must be below length {self.length}")
         return self
 
 
@@ -253,7 +341,16 @@ class LaunchSection(Section):
     micro_batch: int = Field(1, ge=1, description="sequences per forward pass and rank")
     ulysses_degree: int = Field(1, ge=1, description="ranks that share a sequence by attention heads")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; cores / processes when not given")
-    workers: int = Field(1, ge=1, description="processes that draw the index")
+    workers: int = Field(1, ge=1, description="processes that tokenize and draw the index")
+    engine: Literal["processes", "ray"] | None = Field(
+        None, description="what runs the workers; `LONGRECIPE_ENGINE`, else processes, when not given"
+    )
+    ray_address: str | None = Field(
+        None, description="of the Ray cluster; `RAY_ADDRESS`, else a cluster on this machine, when not given"
+    )
+    score_devices: tuple[str, str] = Field(
+        ("auto", "auto"), description="torch devices of the base and the extended model in stage score"
+    )
     activation_checkpointing: Literal["none", "full"] = Field("none", description="recompute activations in backward")
     loss_chunk: int = Field(512, ge=1, description="tokens whose logits exist at one time")
     checkpoint_every: int = Field(50, ge=1, description="optimizer steps between training checkpoints")

@@ -1,0 +1,1 @@
+"""Impactful token analysis (paper, section 4.1): the logits of two models, or of two contexts, compared."""
