@@ -1,0 +1,87 @@
+"""A recipe with every key, for tests that walk over the keys, and how a refusal reads."""
+
+import pytest
+
+from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe import Recipe
+
+# Every key is written out, so that walking this text finds every leaf; one source of each kind.
+BASE = """
+name: all-keys
+seed: 2027
+base:
+  vocabulary_size: 512
+  hidden_size: 128
+  intermediate_size: 344
+  layers: 4
+  query_heads: 4
+  kv_heads: 4
+  window: 256
+  rope_theta: 10000.0
+  training:
+    {learning_rate: 3e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
+     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+context: {target_length: 1024, train_length: 300, window: 256}
+rope: {type: ntk, theta: null, factor: 4.0}
+corpus:
+  sources:
+    - {path: SECRET-ids, format: jsonl, subset: one, split: train, revision: SECRET-r1, text_column: text,
+       prompt_column: null, response_column: null, ids_column: ids, tokenizer: SECRET-tokenizer, limit: 5,
+       bad_rows: error, longest_row: 1000, weight: 1.0}
+    - {path: SECRET-prompts, format: jsonl, subset: one, split: train, revision: SECRET-r2, text_column: text,
+       prompt_column: question, response_column: answer, ids_column: null, tokenizer: null, limit: 5,
+       bad_rows: error, longest_row: 1000, weight: 1.0}
+  validation_share: 0.05
+  minimum_tokens: 10
+  maximum_tokens: 100000
+  deduplicate: none
+  similarity: 0.8
+  upsampling: {longer_than: 500, share: 0.7}
+selection: {strategy: impactful, top_share: 0.2, rank_by: score, minimum_count: 1}
+score:
+  source: warmup
+  model: null
+  warmup:
+    {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
+     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+  documents: 8
+  length: 256
+  short_length: null
+  top: 0.2
+  precision: fp32
+positions: {strategy: longrecipe, right_point: 100, sentences_per_segment: [1, 1], chunks: 2, sentence_ends: ".!?\\n"}
+index: {samples: 100}
+extend:
+  {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
+   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+replay:
+  sources:
+    - {path: SECRET-replay, format: jsonl, subset: one, split: train, revision: SECRET-r3, text_column: text,
+       prompt_column: question, response_column: answer, ids_column: null, tokenizer: null, limit: 5,
+       bad_rows: error, longest_row: 1000}
+    - {path: SECRET-replay-ids, format: jsonl, subset: one, split: train, revision: SECRET-r4, text_column: text,
+       prompt_column: null, response_column: null, ids_column: ids, tokenizer: SECRET-tokenizer, limit: 5,
+       bad_rows: error, longest_row: 1000}
+  separator: "\\n"
+  loss_on_prompt: true
+  attention_across_samples: true
+anneal:
+  {learning_rate: 1e-4, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
+   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
+evaluation:
+  {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
+launch:
+  {processes: 1, micro_batch: 1, ulysses_degree: 1, threads: 1, workers: 1, engine: null,
+   ray_address: null, score_devices: [auto, auto], activation_checkpointing: none,
+   loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, collective_timeout: 1800}
+"""
+MODEL = ("base=null", "model={path: SECRET-model, revision: SECRET-r5, trust_remote_code: false}")
+
+
+def one_line(text, *overrides):
+    """The only line of the refusal."""
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse(text, overrides)
+    (line,) = str(caught.value).splitlines()
+    return line

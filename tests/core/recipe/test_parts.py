@@ -1,0 +1,179 @@
+"""Which key decides which stage."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from all_keys import BASE, MODEL
+
+from longrecipe_core.recipe import Recipe, stage_part
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+STAGES = ["base", "tokenize", "warmup", "score", "index", "extend", "replay", "anneal", "merge", "evaluate", "report"]
+
+TRAINING = {
+    "learning_rate": "7e-4",
+    "schedule": "cosine",
+    "warmup_steps": "4",
+    "steps": "51",
+    "epochs": "2",
+    "global_batch": "16",
+    "betas": "[0.9, 0.95]",
+    "epsilon": "1e-6",
+    "weight_decay": "0",
+    "clip": "2",
+    "precision": "bf16",
+}
+SOURCE = {
+    "path": ("other", ""),
+    "format": ("parquet", "+"),
+    "subset": ("two", "+"),
+    "split": ("test", "+"),
+    "revision": ("other", ""),
+    "text_column": ("body", "+"),
+    "prompt_column": ("other", "+"),
+    "response_column": ("other", "+"),
+    "ids_column": ("other", "+"),
+    "tokenizer": ("other", ""),
+    "limit": ("6", "+"),
+    "bad_rows": ("skip", "+"),
+    "longest_row": ("2000", "+"),
+}
+# Key: the changed value, and every stage whose part must change by it. Typed by hand from design.md: what decides
+# a result is in, what only says where or how fast is out, and a path enters by content.
+DECIDES = {
+    "name": ("other", "report"),
+    "seed": ("1", "base warmup score index extend replay anneal evaluate"),
+    "model.path": ("other", ""),
+    "model.revision": ("other", ""),
+    "model.trust_remote_code": ("true", "tokenize warmup score index extend replay anneal evaluate"),
+    "base.vocabulary_size": ("513", "base"),
+    "base.hidden_size": ("64", "base"),
+    "base.intermediate_size": ("128", "base"),
+    "base.layers": ("5", "base"),
+    "base.query_heads": ("8", "base"),
+    "base.kv_heads": ("2", "base"),
+    "base.window": ("128", "base"),
+    "base.rope_theta": ("5e5", "base"),
+    **{f"base.training.{key}": (value, "base") for key, value in TRAINING.items()},
+    "context.target_length": ("2048", "warmup index extend evaluate"),
+    "context.train_length": ("200", "index extend replay anneal evaluate"),
+    "context.window": ("128", "warmup score index extend evaluate"),
+    "rope.type": ("yarn", "warmup extend evaluate"),
+    "rope.theta": ("{type: theta, theta: 5e5}", "warmup extend evaluate"),
+    "rope.factor": ("5", "warmup extend evaluate"),
+    **{f"corpus.sources.{key}": (v, "base tokenize" if part else "") for key, (v, part) in SOURCE.items()},
+    "corpus.validation_share": ("0.1", "base tokenize"),
+    "corpus.sources.weight": ("2.5", "index"),
+    "corpus.minimum_tokens": ("11", "base tokenize"),
+    "corpus.maximum_tokens": ("100001", "base tokenize"),
+    "corpus.deduplicate": ("near", "base tokenize"),
+    "corpus.similarity": ("0.9", "base tokenize"),
+    "corpus.upsampling.longer_than": ("501", "index"),
+    "corpus.upsampling.share": ("0.8", "index"),
+    "selection.strategy": ("random", "warmup score index"),
+    "selection.top_share": ("0.3", "index"),
+    "selection.rank_by": ("share", "index"),
+    "selection.minimum_count": ("2", "index"),
+    "score.source": ("{source: long-short, documents: 8, length: 256, precision: fp32}", "warmup score"),
+    "score.model": (
+        "{source: model, model: {path: SECRET-x}, documents: 8, length: 256, precision: fp32}",
+        "warmup score",
+    ),
+    **{f"score.warmup.{key}": (value, "warmup") for key, value in TRAINING.items()},
+    "score.documents": ("9", "score"),
+    "score.length": ("255", "score"),
+    "score.short_length": ("{source: long-short, short_length: 32}", "warmup score"),
+    "score.top": ("0.1", "score"),
+    "score.precision": ("bf16", "score"),
+    "positions.right_point": ("101", "index"),
+    "positions.strategy": ("pose", "index"),
+    "positions.sentences_per_segment": ("[1, 2]", "index"),
+    "positions.chunks": ("3", "index"),
+    "positions.sentence_ends": ("'.'", "index"),
+    "index.samples": ("101", "index"),
+    **{f"extend.{key}": (value, "extend") for key, value in TRAINING.items()},
+    **{f"replay.sources.{key}": (v, "replay" if part else "") for key, (v, part) in SOURCE.items()},
+    "replay.separator": ("' '", "replay"),
+    "replay.loss_on_prompt": ("false", "anneal"),
+    "replay.attention_across_samples": ("false", "anneal"),
+    **{f"anneal.{key}": (value, "anneal") for key, value in TRAINING.items()},
+    "merge.base_weight": ("0.25", "merge"),
+    "merge.trained_weight": ("0.75", "merge"),
+    "merge.dtype": ("fp32", "merge"),
+    "evaluation.documents": ("33", "evaluate"),
+    "evaluation.minimum_length": ("501", "evaluate"),
+    "evaluation.buckets": ("9", "evaluate"),
+    "evaluation.precision": ("bf16", "evaluate"),
+    "evaluation.passkey.distances": ("[100]", "evaluate"),
+    "evaluation.passkey.trials": ("21", "evaluate"),
+    "launch.processes": ("2", ""),
+    "launch.micro_batch": ("2", ""),
+    "launch.ulysses_degree": ("{processes: 2, ulysses_degree: 2}", ""),
+    "launch.threads": ("2", ""),
+    "launch.workers": ("3", ""),
+    "launch.engine": ("ray", ""),
+    "launch.ray_address": ("ray://there:10001", ""),
+    "launch.score_devices": ("[cpu, cuda]", ""),
+    "launch.activation_checkpointing": ("full", ""),
+    "launch.loss_chunk": ("100", ""),
+    "launch.checkpoint_every": ("7", ""),
+    "launch.checkpoints_kept": ("5", ""),
+    "launch.collective_timeout": ("60", ""),
+}
+
+
+def leaves(tree, front=""):
+    for key, value in tree.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for entry in value:
+                yield from leaves(entry, f"{front}{key}.")
+        elif isinstance(value, dict):
+            yield from leaves(value, f"{front}{key}.")
+        else:
+            yield f"{front}{key}"
+
+
+def parts(recipe):
+    return {stage: json.dumps(stage_part(recipe, stage), sort_keys=True) for stage in STAGES}
+
+
+def test_the_table_has_every_key_of_the_recipe():
+    """A new key needs a row: which stages' results does it decide?"""
+    found = set(leaves(yaml.safe_load(Recipe.parse(BASE).to_yaml())))
+    found |= set(leaves(yaml.safe_load(Recipe.parse(BASE, MODEL).to_yaml())))
+    assert found - {"model", "base"} == set(DECIDES)
+
+
+@pytest.mark.parametrize("key", DECIDES)
+def test_a_key_changes_the_parts_of_its_stages_only(key):
+    value, stages = DECIDES[key]
+    start = list(MODEL) if key.startswith("model.") else []
+    also = ["score=null"] if key == "selection.strategy" else []
+    section, _, name = key.rpartition(".")
+    if section.endswith(".sources"):
+        # Ids stand in one of the two sources, prompts in the other.
+        number = int((name in ("ids_column", "tokenizer")) != section.startswith("corpus"))
+        changes = [f"{section}.{number}.{name}={value}"]
+    else:
+        changes = [f"{section}={value}" if value.startswith("{") else f"{key}={value}"]
+    before = Recipe.parse(BASE, start)
+    after = Recipe.parse(BASE, [*start, *changes, *also])
+    assert before != after
+    old, new = parts(before), parts(after)
+    assert {stage for stage in STAGES if old[stage] != new[stage]} == set(stages.split())
+
+
+@pytest.mark.parametrize("start", [(), MODEL], ids=["base", "model"])
+def test_no_path_enters_a_part(start):
+    recipe = Recipe.parse(BASE, start)
+    assert "SECRET" in recipe.to_yaml()
+    assert "SECRET" not in "".join(parts(recipe).values())
+
+
+def test_an_unknown_stage_has_no_part():
+    with pytest.raises(KeyError):
+        stage_part(Recipe.parse(BASE), "extent")
