@@ -1,6 +1,7 @@
 """How position ids are spread over the target length: one small file per strategy (paper, section 4.2)."""
 
 import inspect
+import numbers
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longrecipe_core.errors import PositionError
-from longrecipe_core.positions import full, longrecipe, pose, rpes
+from longrecipe_core.positions import cream, full, gather, longrecipe, longrecipe_fixed, pose, rpes
 
 Strategy = Callable[..., npt.NDArray[np.int64]]
 
@@ -18,6 +19,9 @@ STRATEGIES: dict[str, Strategy] = {
     "rpes": rpes.positions,
     "pose": pose.positions,
     "longrecipe": longrecipe.positions,
+    "longrecipe-fixed": longrecipe_fixed.positions,
+    "gather": gather.positions,
+    "cream": cream.positions,
 }
 
 
@@ -36,7 +40,8 @@ def make_positions(
             the sum only.
         target_length: The new context window, in tokens; every position stays below it.
         rng: Where every draw comes from.
-        **options: Of the strategy: `chunks` for pose.
+        **options: Of the strategy: `chunks` for pose, `right_point` for longrecipe-fixed, `sigma`, `head` and
+            `relativity` for cream. Whole numbers but for `sigma` and `relativity`.
 
     Returns:
         int64 array `[sum(segment_lengths)]`, strictly increasing, in `0..target_length - 1`.
@@ -47,27 +52,43 @@ def make_positions(
     if strategy not in STRATEGIES:
         raise PositionError(f"positions strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
     draw = STRATEGIES[strategy]
-    allowed = [name for name in inspect.signature(draw).parameters if name not in ("lengths", "target_length", "rng")]
-    for option in options:
-        if option not in allowed:
-            raise PositionError(
-                f"strategy {strategy} has no option {option!r}; allowed: {', '.join(allowed) or 'none'}"
-            )
+    options = _checked_options(strategy, options)
     lengths = np.asarray(segment_lengths)
     if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
         raise PositionError(f"segment_lengths must be a non-empty list of whole numbers, got {segment_lengths!r}")
     lengths = lengths.astype(np.int64)
     if lengths.min() < 1:
         raise PositionError(f"segment {int(lengths.argmin())} has length {int(lengths.min())}; allowed: 1 and above")
-    try:
-        target_length = operator.index(target_length)
-        options = {name: operator.index(value) for name, value in options.items()}
-    except TypeError as error:
-        raise PositionError(f"target_length {target_length!r} and options {options} must be whole numbers") from error
+    target_length = _whole_number("target_length", target_length)
     tokens = int(lengths.sum())
     if tokens > target_length:
         raise PositionError(f"{tokens} tokens in {lengths.size} segments don't fit a target length of {target_length}")
     return draw(lengths, target_length, rng, **options)
+
+
+def _checked_options(strategy: str, options: dict[str, Any]) -> dict[str, int | float]:
+    parameters = inspect.signature(STRATEGIES[strategy]).parameters
+    allowed = {name: of for name, of in parameters.items() if name not in ("lengths", "target_length", "rng")}
+    # A parameter that a strategy annotates as float takes any real number, every other one whole numbers only.
+    checked: dict[str, int | float] = {}
+    for name, value in options.items():
+        if name not in allowed:
+            raise PositionError(f"strategy {strategy} has no option {name!r}; allowed: {', '.join(allowed) or 'none'}")
+        checked[name] = _real_number(name, value) if allowed[name].annotation is float else _whole_number(name, value)
+    return checked
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise PositionError(f"{name} {value!r} must be a whole number") from error
+
+
+def _real_number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise PositionError(f"{name} {value!r} must be a number")
+    return float(value)
 
 
 __all__ = ["STRATEGIES", "make_positions"]

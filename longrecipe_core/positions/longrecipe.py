@@ -18,19 +18,27 @@ def positions(lengths: npt.NDArray[np.int64], target_length: int, rng: np.random
     Returns:
         int64 `[n]`.
     """
-    tokens = int(lengths.sum())
-    shift = cumulative_skips(lengths.size, target_length - tokens, rng)
-    result = np.arange(tokens, dtype=np.int64) + np.repeat(shift, lengths)
-    right_point = int(rng.integers(1, (tokens + 1) // 2, endpoint=True))
+    result = skipped_segments(lengths, target_length, rng)
+    right_point = int(rng.integers(1, (result.size + 1) // 2, endpoint=True))
     result[:right_point] = np.arange(right_point)
     return result
+
+
+def skipped_segments(
+    lengths: npt.NDArray[np.int64], target_length: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Segments of consecutive positions with random skips between them, before any right point; int64 `[n]`."""
+    tokens = int(lengths.sum())
+    shift = cumulative_skips(lengths.size, target_length - tokens, rng)
+    return np.arange(tokens, dtype=np.int64) + np.repeat(shift, lengths)
 
 
 def cumulative_skips(segments: int, total: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """How far each segment is shifted: a uniform random composition of `total` into the skips and what is left over.
 
     The segments take sorted, distinct slots among `total + segments`, the first one slot 0; an empty slot is one
-    skipped position. Each weak composition is one such choice of slots, so all are equally likely.
+    skipped position. Each weak composition is one such choice of slots, so all are equally likely. (The reference
+    draws one slot more and then moves the smallest to 0, so its first skip is about twice as long as the others.)
 
     Returns:
         int64 `[segments]`: 0 first, never falling, at most `total`.

@@ -23,14 +23,22 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+def possible(strategy, tokens):
+    """Options of a request that the strategy can meet, or None."""
+    if tokens < {"pose": 2, "cream": 3}.get(strategy, 1):
+        return None
+    return {"right_point": (tokens + 2) // 3} if strategy == "longrecipe-fixed" else {}
+
+
+@settings(max_examples=400, deadline=None)
 @given(requests, st.sampled_from(sorted(STRATEGIES)))
 def test_strictly_increasing_and_inside_the_target(request_, strategy):
     lengths, room, seed = request_
     target = sum(lengths) + room
-    if strategy == "pose" and sum(lengths) < 2:
+    options = possible(strategy, sum(lengths))
+    if options is None:
         return
-    positions = make_positions(strategy, lengths, target, rng(seed))
+    positions = make_positions(strategy, lengths, target, rng(seed), **options)
     assert positions.dtype == np.int64
     assert positions.shape == (sum(lengths),)
     assert (np.diff(positions) > 0).all()
@@ -39,6 +47,15 @@ def test_strictly_increasing_and_inside_the_target(request_, strategy):
         assert positions[0] == 0
     if strategy == "full":
         assert positions.tolist() == list(range(sum(lengths)))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("lengths", [[3], [1, 1, 1], [7, 2, 40, 1], [1000]])
+def test_without_room_every_strategy_is_the_identity(strategy, lengths):
+    tokens = sum(lengths)
+    for seed in range(5):
+        positions = make_positions(strategy, lengths, tokens, rng(seed), **possible(strategy, tokens))
+        assert positions.tolist() == list(range(tokens))
 
 
 @settings(max_examples=300, deadline=None)
@@ -106,6 +123,28 @@ def test_pose_is_chunks_with_skips_that_never_fall(chunks):
     assert max(skips) <= 170
 
 
+@pytest.mark.parametrize(("tokens", "target", "chunks"), [(4, 7, 2), (4, 7, 3), (3, 6, 3)])
+def test_pose_draws_have_the_probabilities_of_the_paper(tokens, target, chunks):
+    """Every choice of cuts is equally likely, and each skip among those from the last one to T - n."""
+    room = target - tokens
+    expected = Counter()
+    cuts = list(itertools.combinations(range(1, tokens), chunks - 1))
+    for cut in cuts:
+        for skips in itertools.combinations_with_replacement(range(room + 1), chunks - 1):
+            shift = [0] * tokens
+            probability = 1 / len(cuts)
+            for before, (start, skip) in zip((0, *skips), zip(cut, skips, strict=True), strict=False):
+                probability /= room - before + 1
+                shift[start:] = [skip] * (tokens - start)
+            expected[tuple(j + u for j, u in enumerate(shift))] += probability
+    assert sum(expected.values()) == pytest.approx(1)
+    draws, generator = 10_000, rng(6)
+    seen = Counter(tuple(make_positions("pose", [tokens], target, generator, chunks=chunks)) for _ in range(draws))
+    assert set(seen) == set(expected)
+    keys = sorted(expected)
+    assert chisquare([seen[key] for key in keys], [expected[key] * draws for key in keys]).pvalue > 1e-3
+
+
 def test_rpes_mean_is_half_the_target():
     generator = rng(5)
     means = [make_positions("rpes", [40], 1000, generator).mean() for _ in range(2000)]
@@ -115,7 +154,8 @@ def test_rpes_mean_is_half_the_target():
 
 def test_same_generator_same_bytes():
     for strategy in STRATEGIES:
-        first, second = (make_positions(strategy, [4, 5, 6], 80, rng(9)).tobytes() for _ in range(2))
+        options = possible(strategy, 15)
+        first, second = (make_positions(strategy, [4, 5, 6], 80, rng(9), **options).tobytes() for _ in range(2))
         assert first == second
 
 
@@ -130,6 +170,15 @@ def test_same_generator_same_bytes():
         ("full", [8], 10, {"chunks": 2}, "no option 'chunks'; allowed: none"),
         ("skip", [8], 10, {}, "allowed: full, rpes, pose, longrecipe"),
         ("full", [1.5], 10, {}, "whole numbers"),
+        ("full", [8], 10.5, {}, "target_length 10.5 must be a whole number"),
+        ("pose", [8], 10, {"chunks": 2.0}, r"chunks 2\.0 must be a whole number"),
+        ("cream", [8], 10, {"sigma": "3"}, "sigma '3' must be a number"),
+        ("cream", [8], 10, {"relativity": True}, "relativity True must be a number"),
+        ("longrecipe-fixed", [8], 10, {}, r"right_point 8000 and 8 tokens: allowed 1\.\.8"),
+        ("longrecipe-fixed", [8], 10, {"right_point": 9}, r"right_point 9 and 8 tokens"),
+        ("longrecipe-fixed", [8], 10, {"right_point": 0}, r"right_point 0 and 8 tokens"),
+        ("gather", [8], 10, {"right_point": 3}, "no option 'right_point'; allowed: none"),
+        ("gather", [5, 6], 10, {}, "11 tokens in 2 segments don't fit a target length of 10"),
     ],
 )
 def test_an_impossible_request_names_the_numbers(strategy, lengths, target, options, message):
