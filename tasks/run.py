@@ -62,30 +62,40 @@ class Work:
 
     def fetch(self, name: str) -> Path:
         """A verified local directory with one input's data."""
-        ref = self.inputs[name]
-        if ref.kind != "outside":
-            return self.store.fetch(ref)
-        # Imports torch, which a cached run has no need of.
-        from longrecipe_core.modeling.source import fetch_model, model_identity
+        return fetch_input(self.run, self.store, name, self.inputs[name])
 
-        hub = re.fullmatch(r"(.+)@([0-9a-f]{40})", ref.uri)
-        path, commit = hub.groups() if hub else (ref.uri, None)
-        recipe = self.run.recipe
-        model = recipe.score.model if name == "score_model" and recipe.score else recipe.model
-        trust = model is not None and model.trust_remote_code
-        into = self.store.cache / "models" / ref.fingerprint[:16]
-        directory = into
-        if not into.exists():
-            partial = into.with_name(f"{into.name}.{os.getpid()}.partial")  # renamed when it is whole
-            directory = fetch_model(path, commit, trust, into=partial)
-            if directory == partial:
+
+def fetch_input(run: Run, store: ArtifactStore, name: str, ref: ArtifactRef) -> Path:
+    """A verified local directory with the data of a stage's input `name`, on whatever machine this runs."""
+    if ref.kind != "outside":
+        return store.fetch(ref)
+    # Imports torch, which a cached run has no need of.
+    from longrecipe_core.modeling.source import fetch_model, model_identity
+
+    hub = re.fullmatch(r"(.+)@([0-9a-f]{40})", ref.uri)
+    path, commit = hub.groups() if hub else (ref.uri, None)
+    recipe = run.recipe
+    model = recipe.score.model if name == "score_model" and recipe.score else recipe.model
+    trust = model is not None and model.trust_remote_code
+    into = store.cache / "models" / ref.fingerprint[:16]
+    directory = into
+    if not into.exists():
+        partial = into.with_name(f"{into.name}.{os.getpid()}.partial")  # renamed when it is whole
+        directory = fetch_model(path, commit, trust, into=partial)
+        if directory == partial:
+            try:
                 directory = partial.rename(into)
-        identity = None if commit else model_identity(str(directory), None, self.store.digests, trust)
-        if identity is not None and fingerprint(identity) != ref.fingerprint:
-            if directory == into:
-                shutil.rmtree(into)  # our own copy, which the next run downloads again
-            raise ModelError(f"{path}: is not the model that it was when this run began; run again")
-        return directory
+            except OSError:
+                if not into.exists():
+                    raise
+                shutil.rmtree(partial)  # another worker of this machine was first
+                directory = into
+    identity = None if commit else model_identity(str(directory), None, store.digests, trust)
+    if identity is not None and fingerprint(identity) != ref.fingerprint:
+        if directory == into:
+            shutil.rmtree(into)  # our own copy, which the next run downloads again
+        raise ModelError(f"{path}: is not the model that it was when this run began; run again")
+    return directory
 
 
 def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[Work], dict[str, Any]]) -> StageOutcome:

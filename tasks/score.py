@@ -1,11 +1,13 @@
 """Stage `score`: which tokens a long context changes."""
 
+import json
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from longrecipe_core.artifacts import ArtifactRef
+from tasks.evaluation import base_window
 from tasks.run import Run, StageOutcome, Work, settle
 
 
@@ -21,4 +23,33 @@ def score(run: Run, base: ArtifactRef, tokenize: ArtifactRef, extended: Artifact
 
 
 def _score(work: Work) -> dict[str, Any]:
-    raise NotImplementedError
+    from longrecipe_core.launching import launch_scoring
+    from longrecipe_core.scoring.job import ScoringJob
+    from longrecipe_core.scoring.sample import resolve_lengths
+
+    recipe, scratch = work.run.recipe, work.output.parent
+    section = recipe.score
+    assert section is not None
+    window = base_window(work)
+    length, short_length = resolve_lengths(section, window)
+    base_trust = bool(recipe.model and recipe.model.trust_remote_code)
+    extended = next((name for name in ("warmup", "score_model") if name in work.inputs), None)
+    job = ScoringJob(
+        base=work.fetch("base"),
+        extended=work.fetch(extended) if extended else None,
+        tokens=work.fetch("tokenize"),
+        score=section,
+        length=length,
+        short_length=short_length,
+        window=window,
+        seed=recipe.seed,
+        base_trust=base_trust,
+        extended_trust=section.model.trust_remote_code if section.model else base_trust,
+        launch=recipe.launch,
+        output=work.output,
+        metrics=scratch / "metrics.json",
+    )
+    (scratch / "job.json").write_text(job.model_dump_json(indent=1))
+    launch_scoring(scratch / "job.json", log=work.log)
+    metrics: dict[str, Any] = json.loads(job.metrics.read_text(encoding="utf-8"))
+    return metrics

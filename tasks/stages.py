@@ -24,11 +24,11 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("base", "checkpoint", ("corpus",)),
-        Stage("tokenize", "tokens", ("base", "corpus")),
+        Stage("base", "checkpoint", ("corpus",), version=2),
+        Stage("tokenize", "tokens", ("base", "corpus"), version=2),
         Stage("warmup", "checkpoint", ("base", "tokenize")),
         Stage("score", "impact", ("base", "tokenize", "warmup", "score_model")),
-        Stage("index", "index", ("base", "tokenize", "score")),
+        Stage("index", "index", ("base", "tokenize", "score"), version=2),
         Stage("extend", "checkpoint", ("base", "tokenize", "index")),
         Stage("replay", "tokens", ("base", "replay_sources")),
         Stage("anneal", "checkpoint", ("extend", "replay")),

@@ -38,6 +38,7 @@ def anneal(run: Run, extend: ArtifactRef, replay: ArtifactRef) -> StageOutcome:
 
 def _base(work: Work) -> dict[str, Any]:
     from longrecipe_core.corpus import (
+        Filters,
         document_id,
         is_validation,
         iterate_documents,
@@ -60,7 +61,14 @@ def _base(work: Work) -> dict[str, Any]:
     kept = (text for text in texts if not is_validation(document_id(text), share))
     train_tokenizer(kept, section.vocabulary_size, scratch / "tokenizer", model_max_length=section.window)
     shutil.rmtree(scratch / "tokens", ignore_errors=True)
-    counts = tokenize(sources, scratch / "tokenizer", scratch / "tokens", validation_share=share, progress=work.log)
+    counts = tokenize(
+        sources,
+        scratch / "tokenizer",
+        scratch / "tokens",
+        validation_share=share,
+        filters=Filters.of(recipe.corpus),
+        progress=work.log,
+    )
     tokenizer = load_tokenizer(scratch / "tokenizer")
     config = make_tiny_config(
         section,

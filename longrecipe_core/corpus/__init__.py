@@ -1,5 +1,7 @@
 """From text to tokens: sources, tokenization, packing, shards, and the tokenizer of a base of our own."""
 
+from longrecipe_core.corpus.bad_data import Counts
+from longrecipe_core.corpus.filters import Filters
 from longrecipe_core.corpus.identity import resolve_source, source_digest
 from longrecipe_core.corpus.packing import PackedRow, PackedShards, PackedWriter, pack
 from longrecipe_core.corpus.randomness import generator
@@ -12,7 +14,9 @@ from longrecipe_core.corpus.tokenizer import load_tokenizer
 from longrecipe_core.corpus.tokenizer_training import train_tokenizer
 
 __all__ = [
+    "Counts",
     "Document",
+    "Filters",
     "PackedRow",
     "PackedShards",
     "PackedWriter",

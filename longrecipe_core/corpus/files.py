@@ -65,9 +65,7 @@ def list_files(path: str, format: str) -> list[SourceFile]:
     url = path.replace(STDLIB, sysconfig.get_path("stdlib"))
     try:
         # A listing from a cache would hide what has just been written.
-        fs, place = url_to_fs(
-            url if "://" in url else os.path.abspath(os.path.expanduser(url)), use_listings_cache=False
-        )
+        fs, place = url_to_fs(url if "://" in url else os.path.abspath(expand_home(url)), use_listings_cache=False)
         found = _listing(fs, str(place), format)
     except (OSError, ValueError, ImportError) as error:
         raise CorpusError(f"source {redact(path)}: can't be opened: {one_line(error)}") from error
@@ -102,6 +100,11 @@ def _fits(name: str, format: str) -> bool:
     if format == "jsonl" and infer_compression(name) is not None:
         name = name.rpartition(".")[0]
     return name.endswith(suffixes)
+
+
+def expand_home(path: str) -> str:
+    """A leading `~` as the user's home directory; URLs and hub ids stay as they are."""
+    return path if "://" in path else os.path.expanduser(path)
 
 
 def one_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import os
 from longrecipe_core.artifacts.digest import DigestMemory, digest_url, remembered_digest
 from longrecipe_core.corpus.files import list_files, one_line
 from longrecipe_core.corpus.hub import dataset_commit, model_commit
+from longrecipe_core.corpus.tokenizer import tokenizer_place
 from longrecipe_core.errors import CorpusError, InputMissingError
 from longrecipe_core.recipe.sections import SourceSection
 
@@ -58,7 +59,8 @@ def resolve_source(source: SourceSection) -> SourceSection:
 
 
 def _tokenizer_digest(tokenizer: str, memory: DigestMemory | None) -> object:
-    if not os.path.isdir(tokenizer):
-        return ["hub", model_commit(tokenizer)]
-    files = [file for file in list_files(tokenizer, "any") if not file.path.endswith(_WEIGHTS)]
+    place = tokenizer_place(tokenizer)
+    if not os.path.isdir(place):
+        return ["hub", model_commit(place)]
+    files = [file for file in list_files(place, "any") if not file.path.endswith(_WEIGHTS)]
     return [(os.path.basename(file.path), remembered_digest(file.fs, file.path, memory)[0]) for file in files]

@@ -1,5 +1,6 @@
 """A tokenizer as this package uses one: plain ids out, and what it puts in front of a text known apart."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,23 @@ import numpy as np
 import pyarrow as pa
 
 from longrecipe_core.corpus.arrow_shards import Int32Array
-from longrecipe_core.corpus.files import one_line
+from longrecipe_core.corpus.files import expand_home, one_line
 from longrecipe_core.corpus.hub import hub_token
 from longrecipe_core.errors import CorpusError
+
+
+def tokenizer_place(name: str) -> str:
+    """The directory, `~` expanded, or hub id that a recipe names a tokenizer by.
+
+    Raises:
+        CorpusError: it reads like a path, and there is no such directory.
+    """
+    place = expand_home(name)
+    if not os.path.isdir(place) and (place.startswith(("/", ".", "~")) or place.count("/") > 1):
+        raise CorpusError(
+            f"tokenizer {name}: no such directory; a directory with tokenizer.json, or a hub id, would do"
+        )
+    return place
 
 
 def load_tokenizer(directory: str | Path, trust_remote_code: bool = False) -> Any:

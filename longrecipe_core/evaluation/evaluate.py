@@ -15,6 +15,7 @@ from longrecipe_core.evaluation.nll import bucket_rows, choose_documents, token_
 from longrecipe_core.evaluation.passkey import passkey_accuracy
 from longrecipe_core.evaluation.plot import plot_nll
 from longrecipe_core.modeling import load_config, load_model, rope_config
+from longrecipe_core.modeling.head import check_plain_head
 
 SCHEMA = pa.schema(
     [
@@ -56,6 +57,7 @@ def _load(entry: EvaluatedModel, job: EvaluationJob) -> Any:
     if entry.rope is not None:
         config = rope_config(config, entry.rope, window=job.window, target_length=job.target_length)
     model = load_model(entry.directory, config=config, trust_remote_code=job.trust_remote_code)
+    check_plain_head(model, str(entry.directory))
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

@@ -1,6 +1,8 @@
 """Shards of one stage on many workers: the results in order, and a killed worker costs its shard only."""
 
 from longrecipe_core.fan_out.engine import Engine, Inputs
-from longrecipe_core.fan_out.processes import Here, Processes, local_engine
+from longrecipe_core.fan_out.processes import ATTEMPTS, Here, Processes, local_engine
+from longrecipe_core.fan_out.window import in_order
+from longrecipe_core.fan_out.worker import portable
 
-__all__ = ["Engine", "Here", "Inputs", "Processes", "local_engine"]
+__all__ = ["ATTEMPTS", "Engine", "Here", "Inputs", "Processes", "in_order", "local_engine", "portable"]

@@ -1,16 +1,16 @@
 """Workers on this machine."""
 
 import functools
-import multiprocessing
 import os
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 
 from longrecipe_core.errors import FanOutError
 from longrecipe_core.fan_out.engine import Engine, Inputs, Job, Result
+from longrecipe_core.fan_out.window import in_order
+from longrecipe_core.fan_out.worker import Worker, WorkerDiedError
 
 ATTEMPTS = 3
 Log = Callable[[str], None]
@@ -31,86 +31,93 @@ class Here:
 
 
 class Processes:
-    """So many processes. Each is a pool of its own, since a pool whose only worker dies loses that one's shard only."""
+    """So many processes, which live as long as one call of `each`; a dead one is replaced and costs its shard only."""
 
     def __init__(self, workers: int, log: Log = lambda line: None) -> None:
         self._workers = workers
         self._log = log
 
     def each(self, function: Callable[[Inputs, Job], Result], jobs: Iterable[Job], inputs: Inputs) -> Iterator[Result]:
-        """See `Engine.each`; at most two jobs per worker are under way."""
-        pools = _Pools(self._workers)
+        """See `Engine.each`; at most two jobs per worker are under way. Closing the iterator ends the workers."""
+        slots = _Slots(self._workers)
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="shards")
-        pending: deque[Future[Result]] = deque()
-        try:
-            for number, job in enumerate(jobs):
-                pending.append(threads.submit(self._run, pools, functools.partial(function, inputs, job), number))
-                if len(pending) == 2 * self._workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pools.close()
-            threads.shutdown(cancel_futures=True)
 
-    def _run(self, pools: "_Pools", call: Callable[[], Result], number: int) -> Result:
+        def submit(number: int, job: Job) -> Callable[[], Result]:
+            return threads.submit(self._run, slots, functools.partial(function, inputs, job), number).result
+
+        try:
+            yield from in_order(submit, jobs, 2 * self._workers)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            slots.kill()
+            threads.shutdown()  # each meets its worker's death
+            slots.end()
+
+    def _run(self, slots: "_Slots", call: Callable[[], Result], number: int) -> Result:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return pools.mine().submit(call).result()
-            except BrokenProcessPool:
-                pools.drop()
-                if pools.closed:
+                result: Result = slots.run(call)
+                return result
+            except WorkerDiedError as error:
+                if slots.closed:
                     raise
-                self._log(f"the worker of shard {number} died; attempt {attempt} of {ATTEMPTS}")
+                death = str(error)
+                self._log(f"shard {number}: its worker {death}; attempt {attempt} of {ATTEMPTS}")
         raise FanOutError(
-            f"shard {number}: its worker died {ATTEMPTS} times (killed for memory?); "
+            f"shard {number}: its worker {death}, {ATTEMPTS} times in a row (for memory?); "
             f"fewer launch.workers leave more memory to each"
         )
 
 
-class _Pools:
-    """A pool of one process per thread, so that a death is told to the one whose shard it was."""
+class _Slots:
+    """A fixed number of workers; each starts with its first call."""
 
     def __init__(self, workers: int) -> None:
-        self._mine = threading.local()
-        self._all: list[ProcessPoolExecutor] = []
-        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._threads = max(1, cores() // workers)
+        self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()
+        for _ in range(workers):
+            self._free.put(None)
+        self._living: set[Worker] = set()
+        self._lock = threading.Lock()
         self.closed = False
 
-    def mine(self) -> ProcessPoolExecutor:
-        """The calling thread's own; its process starts with the first job."""
-        pool: ProcessPoolExecutor | None = getattr(self._mine, "pool", None)
-        if pool is None:
-            # spawn: a fork would copy the locks of threads that Arrow and the caller have started.
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._threads,))
-            self._mine.pool = pool
-            self._all.append(pool)
-        return pool
+    def run(self, call: Callable[[], Result]) -> Result:
+        """The call's result from any free worker. Raises WorkerDiedError, also after `kill`."""
+        worker = self._free.get()
+        try:
+            worker = worker or self._start()
+            result: Result = worker.run(call)
+            return result
+        except WorkerDiedError:
+            if worker is not None:
+                with self._lock:
+                    self._living.discard(worker)
+            worker = None
+            raise
+        finally:
+            self._free.put(worker)
 
-    def drop(self) -> None:
-        """Forget the calling thread's pool."""
-        self._mine.pool = None
+    def _start(self) -> Worker:
+        with self._lock:
+            if self.closed:
+                raise WorkerDiedError("did not start: the iterator was closed")
+            worker = Worker(self._threads)
+            self._living.add(worker)
+            return worker
 
-    def close(self) -> None:
-        """End all processes, also those in the midst of a shard that nobody waits for any more."""
-        self.closed = True
-        for pool in self._all:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
+    def kill(self) -> None:
+        """Kill all workers, also those in the midst of a shard; none is started any more."""
+        with self._lock:
+            self.closed = True
+            for worker in self._living:
+                worker.kill()
+
+    def end(self) -> None:
+        """Wait until all are gone; after `kill`, and when no call is under way."""
+        for worker in self._living:
+            worker.end()
 
 
-def _begin(threads: int) -> None:
-    # Before any library reads it: workers share the cores instead of each taking all of them.
-    os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
-    """A worker whose parent was killed would wait for its next job for ever."""
-    parent.join()
-    os._exit(1)
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Start a training job under `accelerate launch`, and an evaluation in a process of its own."""
+"""Start a training job under `accelerate launch`, an evaluation and a scoring in processes of their own."""
 
 import os
 import sys
@@ -49,6 +49,12 @@ def launch_evaluation(job: Path, *, log: Log) -> None:
     """Run `python -m longrecipe_core.evaluation JOB` and wait for it; raises LaunchError when it ends with an error."""
     command = [sys.executable, "-m", "longrecipe_core.evaluation", str(job)]
     run_supervised(f"evaluation job {job}", command, log, QUIET)
+
+
+def launch_scoring(job: Path, *, log: Log) -> None:
+    """Run `python -m longrecipe_core.scoring JOB` and wait for it; raises LaunchError when it ends with an error."""
+    command = [sys.executable, "-m", "longrecipe_core.scoring", str(job)]
+    run_supervised(f"scoring job {job}", command, log, QUIET)
 
 
 def accelerate_config(processes: int, cuda: bool, port: int) -> dict[str, object]:

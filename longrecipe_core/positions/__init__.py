@@ -1,5 +1,6 @@
 """How position ids are spread over the target length: one small file per strategy (paper, section 4.2)."""
 
+import functools
 import inspect
 import numbers
 import operator
@@ -67,8 +68,7 @@ def make_positions(
 
 
 def _checked_options(strategy: str, options: dict[str, Any]) -> dict[str, int | float]:
-    parameters = inspect.signature(STRATEGIES[strategy]).parameters
-    allowed = {name: of for name, of in parameters.items() if name not in ("lengths", "target_length", "rng")}
+    allowed = _allowed_options(strategy)
     # A parameter that a strategy annotates as float takes any real number, every other one whole numbers only.
     checked: dict[str, int | float] = {}
     for name, value in options.items():
@@ -76,6 +76,12 @@ def _checked_options(strategy: str, options: dict[str, Any]) -> dict[str, int | 
             raise PositionError(f"strategy {strategy} has no option {name!r}; allowed: {', '.join(allowed) or 'none'}")
         checked[name] = _real_number(name, value) if allowed[name].annotation is float else _whole_number(name, value)
     return checked
+
+
+@functools.cache
+def _allowed_options(strategy: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(STRATEGIES[strategy]).parameters
+    return {name: of for name, of in parameters.items() if name not in ("lengths", "target_length", "rng")}
 
 
 def _whole_number(name: str, value: Any) -> int:

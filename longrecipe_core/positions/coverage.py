@@ -10,6 +10,7 @@ import numpy.typing as npt
 from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.errors import PositionError
 from longrecipe_core.positions import STRATEGIES, make_positions
+from longrecipe_core.positions.options import strategy_options
 from longrecipe_core.recipe import Recipe
 
 SEGMENT_LENGTH = 88.0
@@ -76,11 +77,7 @@ def recipe_coverages(
     done, left_out = [], []
     for strategy in STRATEGIES:
         tokens = recipe.context.target_length if strategy == "full" else recipe.context.train_length
-        options: dict[str, Any] = {}
-        if strategy == "pose":
-            options["chunks"] = recipe.positions.chunks
-        elif strategy == "longrecipe-fixed":
-            options["right_point"] = recipe.positions.right_point
+        options = strategy_options(recipe.positions, strategy)
         drawn = draw_samples(
             strategy,
             tokens,

@@ -96,7 +96,7 @@ class SourceSection(Section):
         "error", description="what can't be read ends the stage, or is skipped and counted by reason"
     )
     longest_row: int = Field(
-        32 << 20, ge=1, description="bytes; a longer row or text file is bad: memory grows with the longest"
+        16 << 20, ge=1, description="bytes; a longer row or text file is bad: tokenizing takes 130 times its memory"
     )
 
     @model_validator(mode="after")
@@ -186,6 +186,11 @@ class PositionsSection(Section):
         (1, 1), description="longrecipe: sentences in a segment, [least, most]"
     )
     chunks: Annotated[int, Field(ge=2)] = Field(2, description="pose: chunks per sample")
+    cream_sigma: float = Field(3.0, gt=0, description="cream: width of the Gaussian, in halves of the train length")
+    cream_head: int | None = Field(
+        None, ge=1, description="cream: tokens of a short head and tail; 4 × target / train length when not given"
+    )
+    cream_relativity: Fraction = Field(0.5, description="cream: share of samples whose head and tail are thirds")
     sentence_ends: str = Field(".!?\n", min_length=1, description="characters that end a sentence")
 
     @model_validator(mode="after")

@@ -1,5 +1,7 @@
 """The `impact` artifact: one row per vocabulary entry, and the entries that make a sentence worth training on."""
 
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -62,5 +64,10 @@ def anchor_tokens(table: pa.Table, selection: SelectionSection) -> npt.NDArray[n
         )
     ranked = seen[np.argsort(-values[seen], kind="stable")]
     anchors = np.zeros(counts.size, dtype=bool)
-    anchors[ranked[: int(np.ceil(selection.top_share * seen.size))]] = True
+    anchors[ranked[: share_of(selection.top_share, seen.size)]] = True
     return anchors
+
+
+def share_of(share: float, count: int) -> int:
+    """`share * count`, rounded up, of the decimal number as a recipe has it: in binary, 0.07 * 100 is above 7."""
+    return math.ceil(Fraction(str(share)) * count)

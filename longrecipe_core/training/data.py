@@ -1,5 +1,8 @@
 """Samples as tensors, in an order that is a pure function of seed and step: resuming needs no cursor but the step."""
 
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -170,3 +173,30 @@ class Batches:
             sample_starts=starts or None,
             numbers=tuple(numbers),
         )
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """A step, counted from 0, this rank's micro-batches of it, and the seconds that the caller waited for them."""
+
+    step: int
+    batches: list[Batch]
+    waited: float
+
+
+def read_ahead(batches: Batches, first: int, steps: int) -> Generator[StepBatches, None, None]:
+    """The batches of steps `first..steps - 1` in order; a thread reads the next step's while one is computed.
+
+    They are those of `batches.step`, one call after the other. What reading a step raises is raised here, at that
+    step and as it is. The thread ends with the iterator, so close that (`contextlib.closing`).
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        reads = (reader.submit(batches.step, step) for step in range(first, steps))
+        step, upcoming = first, next(reads, None)
+        while upcoming is not None:
+            started = time.perf_counter()
+            current = upcoming.result()
+            waited = time.perf_counter() - started
+            upcoming = next(reads, None)
+            yield StepBatches(step, current, waited)
+            step += 1

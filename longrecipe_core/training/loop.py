@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from longrecipe_core.attention import attach, probe
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.modeling import load_config, load_model, rope_config, save_model
 from longrecipe_core.training.checkpoint import Checkpoints
-from longrecipe_core.training.data import IGNORED, Batch, Batches, open_samples
+from longrecipe_core.training.data import IGNORED, Batch, Batches, StepBatches, open_samples, read_ahead
 from longrecipe_core.training.flops import peak_flops, training_flops
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.loss import SummedLoss
@@ -70,21 +70,18 @@ def train(job: TrainingJob) -> None:
             f"{job.stage}: step {taken} of {steps}, {accelerator.num_processes} ranks on {accelerator.device}",
             flush=True,
         )
-    with ThreadPoolExecutor(1) as reader:  # reads the next step's samples while this one is computed
-        upcoming = reader.submit(batches.step, taken)
-        for step in range(taken, steps):
+    with closing(read_ahead(batches, taken, steps)) as reader:
+        for read in reader:
             started = time.perf_counter()
-            step_batches = upcoming.result()
-            upcoming = reader.submit(batches.step, min(step + 1, steps - 1))
-            row = optimizer_step(job, accelerator, summed_loss, optimizer, step_batches, step, steps)
+            row = optimizer_step(job, accelerator, summed_loss, optimizer, read, steps)
             if metrics:
-                seconds = time.perf_counter() - started
+                seconds = read.waited + time.perf_counter() - started
                 row |= {"seconds": seconds, "tokens_per_second": row["tokens"] / seconds}
                 speed = training_flops(model, row["tokens"], job.data.length) / seconds / accelerator.num_processes
                 row |= {"flops_per_second": speed, "mfu": speed / peak if peak else None}
                 metrics.write(row | {"peak_memory_mb": peak_memory_mb(accelerator.device)})
-            if (step + 1) % job.launch.checkpoint_every == 0 and step + 1 < steps:
-                checkpoints.save(step + 1, model, optimizer)
+            if row["step"] % job.launch.checkpoint_every == 0 and row["step"] < steps:
+                checkpoints.save(row["step"], model, optimizer)
     if metrics:
         metrics.close()
         save_model(model, job.output)
@@ -156,21 +153,22 @@ def optimizer_step(
     accelerator: Accelerator,
     summed_loss: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: list[Batch],
-    step: int,
+    read: StepBatches,
     steps: int,
 ) -> dict[str, Any]:
     """One global batch: the loss is a sum over all ranks and micro-batches, divided by the global target tokens."""
-    device = accelerator.device
+    device, step, batches = accelerator.device, read.step, read.batches
     rate = learning_rate(job.training, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
+    # Over all ranks, since each holds other samples; each enters its wait in a place of its own.
+    waits = [0] * accelerator.num_processes
+    waits[accelerator.process_index] = round(read.waited * 1e6)
     counts = torch.tensor(
-        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.input_ids.numel() for b in batches)],
+        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.input_ids.numel() for b in batches), *waits],
         device=device,
     )
-    # Over all ranks: each holds other samples.
-    targets, tokens = (int(count) for count in accelerator.reduce(counts, "sum"))
+    targets, tokens, *waits = (int(count) for count in accelerator.reduce(counts, "sum"))
     if targets == 0:
         raise TrainingError(f"step {step + 1}: no token of the global batch has a label; samples {_numbers(batches)}")
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -204,6 +202,7 @@ def optimizer_step(
         "lr": rate,
         "lr_after": learning_rate(job.training, step + 1, steps),
         "grad_norm": norm,
+        "data_wait": max(waits) / 1e6,  # seconds of the rank that waited longest: the others wait for it
     }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import linear_cross_entropy
 
-from longrecipe_core.errors import ModelError
+from longrecipe_core.modeling.head import check_plain_head
 from longrecipe_core.training.data import IGNORED
 
 
@@ -23,12 +23,7 @@ class SummedLoss(torch.nn.Module):
             ModelError: The model changes its logits after the head, which the chunked loss would leave out.
         """
         super().__init__()
-        config = model.config.get_text_config()
-        for name, neutral in (("final_logit_softcapping", None), ("logits_scaling", 1), ("logit_scale", 1)):
-            if getattr(config, name, neutral) not in (neutral, None):
-                raise ModelError(
-                    f"{type(model).__name__} has {name} {getattr(config, name)}, which the chunked loss doesn't apply"
-                )
+        check_plain_head(model, "training")
         self.model = model
         self.options = LinearCrossEntropyOptions(batch_chunk_size=chunk)
 

@@ -21,10 +21,13 @@ class Metrics:
         kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= steps_taken]
         self._path.write_text("".join(line + "\n" for line in kept))
         self._told = -LINE_SECONDS
+        self._seconds = self._waited = 0.0
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=steps_taken + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one step's row; its `step` counts from 1."""
+        """Append one step's row; its `step` counts from 1, `seconds` and `data_wait` (a part of it) are in seconds."""
+        self._seconds += row["seconds"]
+        self._waited += row["data_wait"]
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         for key, value in row.items():
@@ -41,7 +44,9 @@ class Metrics:
         )
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Flush TensorBoard, and tell what share of the steps' time was spent waiting for samples."""
+        if self._seconds:
+            print(f"waited for data in {self._waited / self._seconds:.2%} of the steps' time", flush=True)
         self._events.close()
 
 

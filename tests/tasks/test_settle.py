@@ -12,9 +12,9 @@ import yaml
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
 from longrecipe_core.errors import CorpusError, LaunchError, LeaseLostError, ModelError
 from longrecipe_core.modeling.source import model_identity
-from longrecipe_core.recipe import Recipe, SourceSection
+from longrecipe_core.recipe import CorpusSourceSection, Recipe
 from tasks.run import Run, Work, settle, sources_reference
-from tasks.stages import STAGES, stage_key, used_stages
+from tasks.stages import STAGES, stage_key, used_inputs, used_stages
 from tasks.training_run import keep_newest, restore, states_kept
 
 RECIPE = {
@@ -58,11 +58,27 @@ def test_a_key_is_decided_by_recipe_part_inputs_and_version(run):
     assert stage_key(run.recipe, newer, inputs) != key
 
 
-def test_stages_follow_their_inputs(run):
-    known = {"corpus", "replay_sources", "base"}
-    for stage in used_stages(run.recipe):
-        assert set(stage.inputs) <= known, stage.name
+SCORES = {
+    "nothing": ([], []),
+    "long-short": (["score={source: long-short}"], ["score"]),
+    "model": (["score={source: model, model: {path: there}}"], ["score"]),
+    "warmup": (["score={source: warmup, warmup: {learning_rate: 1e-3}}"], ["warmup", "score"]),
+}
+
+
+@pytest.mark.parametrize("source", SCORES)
+def test_stages_follow_their_inputs(source):
+    section, more = SCORES[source]
+    recipe = Recipe.parse(yaml.safe_dump(RECIPE), [*section, "selection.strategy=impactful"] if section else [])
+    known = {"corpus", "replay_sources"} | ({"base"} if recipe.base is None else set())
+    known |= {"score_model"} if source == "model" else set()
+    for stage in used_stages(recipe):
+        assert set(used_inputs(recipe, stage)) <= known, stage.name
         known.add(stage.name)
+    assert [stage.name for stage in used_stages(recipe) if stage.name in ("warmup", "score")] == more
+    extended = {"warmup": "warmup", "model": "score_model"}.get(source)
+    assert set(used_inputs(recipe, STAGES["score"])) == {"base", "tokenize", extended} - {None}
+    assert ("score" in used_inputs(recipe, STAGES["index"])) == bool(section)
 
 
 def test_of_two_runs_one_works_and_the_other_waits_and_reuses(run):
@@ -230,7 +246,7 @@ def test_a_source_that_changes_while_it_is_read_commits_nothing(run, tmp_path):
     documents.mkdir()
     (documents / "a.txt").write_text("old")
     recipe = run.recipe.model_copy(
-        update={"corpus": run.recipe.corpus.model_copy(update={"sources": (SourceSection(path=str(documents)),)})}
+        update={"corpus": run.recipe.corpus.model_copy(update={"sources": (CorpusSourceSection(path=str(documents)),)})}
     )
     changed = Run(recipe=recipe, store=run.store)
     corpus = sources_reference(recipe.corpus.sources, run.open_store())

@@ -1,7 +1,6 @@
 import gzip
 import io
 import json
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from longrecipe_core.corpus import iterate_documents, resolve_source, source_digest
+from longrecipe_core.corpus import Counts, iterate_documents, resolve_source, source_digest
 from longrecipe_core.errors import CorpusError
 from longrecipe_core.recipe.sections import SourceSection
 
@@ -169,9 +168,9 @@ class C: """Plain."""
     write(f"{tmp_path}/b.py", b"print 'Python 2'")
     write(f"{tmp_path}/c.py", b"x = '\xff'")
     write(f"{tmp_path}/d.py", b"# -*- coding: latin-1 -*-\ndef g():\n  '\xe4'\n")
-    skipped: Counter[str] = Counter()
+    counts = Counts()
     source = SourceSection(path=str(tmp_path), format="python-docstrings")
-    found = [(one.prompt, one.text) for one in iterate_documents(source, skipped_files=skipped)]
+    found = [(one.prompt, one.text) for one in iterate_documents(source, counts=counts)]
     assert found == [
         ("class A(B, metaclass=M):", "A class.\n\nIndented."),
         ("async def f(self, x: int=1, *rest, key: str='k', **more) -> list[int]:", "Asynchronous."),
@@ -180,7 +179,7 @@ class C: """Plain."""
         ("class C:", "Plain."),
         ("def g():", "ä"),
     ]
-    assert skipped == {"unparsable": 2}
+    assert counts.as_dict() == {"read": 6, "skipped": {}, "files_skipped": {"unparsable": 2}}
     assert len(list(iterate_documents(source.model_copy(update={"limit": 2})))) == 2
 
 
@@ -254,9 +253,11 @@ def test_bad_json_lines_name_file_and_line(root: str) -> None:
         (b'{"body": 1, "id": 2}\n', "line 3: no column 'text'; it has body, id"),
         (b'{"text": 7}\n', "line 3, column 'text': text expected, not int"),
         (b'{"text": "\\ud800"}\n', "line 3, column 'text': no UTF-8 form"),
-        (b"[" * 100_000, "after line 3: can't be read"),
+        (b"[" * 100_000, "line 3: not JSON"),
+        (b'{"text": "' + b"x" * 1000 + b'"}\n', "line 3: above longest_row, 1000 bytes; raise it, or skip such rows"),
     ]:
-        assert expected in complain(root, "bad.jsonl", good + bad, format="jsonl")
+        options = {"longest_row": "1000"} if "above" in expected else {}
+        assert expected in complain(root, "bad.jsonl", good + bad, format="jsonl", **options)
     lines = json_lines([{"text": str(number) * 50} for number in range(999)])
     assert "can't be read" in complain(root, "cut.jsonl.gz", gzip.compress(lines)[:-400], format="jsonl")
 
@@ -299,6 +300,11 @@ def test_nothing_there(root: str, tmp_path: Path) -> None:
         texts(SourceSection(path=f"{tmp_path}/none", format="disk"))
     options = {"path": write(f"{tmp_path}/a.jsonl", b"{}"), "format": "jsonl", "ids_column": "ids"}
     source = SourceSection.model_validate({**options, "tokenizer": f"{tmp_path}/none"})
+    with pytest.raises(CorpusError, match=r"tokenizer .*/none: no such directory; a directory with tokenizer\.json"):
+        texts(source)
+    with pytest.raises(CorpusError, match=r"tokenizer .*/none: no such directory"):
+        source_digest(source)
+    (tmp_path / "none").mkdir()
     with pytest.raises(CorpusError, match="can't be loaded"):
         texts(source)
 

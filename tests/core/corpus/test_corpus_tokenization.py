@@ -89,11 +89,30 @@ def test_counts_add_up(tmp_path: Path, tokenizer: Path) -> None:
         for row in range(len(reader)):
             by_source.setdefault(reader.source(row), []).append(len(reader.input_ids(row)))
     assert metrics["sources"] == {
-        "0-jsonl": {"documents": 3, "tokens": sum(by_source["0-jsonl"])},
-        "1-jsonl": {"documents": 2, "tokens": sum(by_source["1-jsonl"])},
-        "2-python-docstrings": {"documents": 0, "tokens": 0},
+        "0-jsonl": {
+            "documents": 3,
+            "tokens": sum(by_source["0-jsonl"]),
+            "read": 5,
+            "skipped": {"empty": 2},
+            "files_skipped": {},
+        },
+        "1-jsonl": {
+            "documents": 2,
+            "tokens": sum(by_source["1-jsonl"]),
+            "read": 4,
+            "skipped": {"empty": 1, "empty_prompt": 1},
+            "files_skipped": {},
+        },
+        "2-python-docstrings": {
+            "documents": 0,
+            "tokens": 0,
+            "read": 0,
+            "skipped": {},
+            "files_skipped": {"unparsable": 1},
+        },
     }
     total = sum(len(reader.input_ids(row)) for reader in shards.values() for row in range(len(reader)))
+    assert lines[-2] == "tokenize: skipped documents empty 3, empty_prompt 1; files unparsable 1"
     assert lines[-1] == f"tokenize: 5 documents, {total:,} tokens"
 
 

@@ -1,6 +1,5 @@
 """The index artifact: read back plainly through pyarrow, against documents whose sentences are known."""
 
-import itertools
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -8,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from longrecipe_core.corpus import TokenShards, TokenWriter
 from longrecipe_core.errors import ArtifactDamagedError, IndexingError
-from longrecipe_core.positions.index import IndexPlan, as_runs, build_index, draw_sample, group_sentences
+from longrecipe_core.fan_out import Here, Processes
+from longrecipe_core.positions.draws import IndexPlan, draw_sample
+from longrecipe_core.positions.index import build_index
 from longrecipe_core.positions.samples import IndexedSamples
 from longrecipe_core.recipe import ContextSection, PositionsSection, SelectionSection
 from longrecipe_core.selection import TokenClasses
@@ -60,7 +59,9 @@ def tokens(tmp_path_factory):
     return shards, directory
 
 
-def build(tokens, output, train=TRAIN, target=TARGET, selection="digits", samples=None, seed=7, workers=1, **positions):
+def build(
+    tokens, output, train=TRAIN, target=TARGET, selection="digits", samples=None, seed=7, engine=None, **positions
+):
     return build_index(
         tokens,
         CLASSES,
@@ -70,7 +71,7 @@ def build(tokens, output, train=TRAIN, target=TARGET, selection="digits", sample
         positions=PositionsSection(**positions),
         samples=samples,
         seed=seed,
-        workers=workers,
+        engine=engine,
     )
 
 
@@ -105,13 +106,22 @@ def boundaries(rows, ids):
     return left_out | after_end | {1}  # behind BOS
 
 
-STRATEGIES = [("full", {}), ("rpes", {}), ("pose", {}), ("pose", {"chunks": 4}), ("longrecipe", {})]
+STRATEGIES = {
+    "full": {},
+    "rpes": {},
+    "pose": {},
+    "pose4": {"chunks": 4},
+    "longrecipe": {},
+    "longrecipe-fixed": {"right_point": 12},
+    "cream": {},
+}
 
 
-@pytest.mark.parametrize("selection", ["digits", "random", "none"])
-@pytest.mark.parametrize(("strategy", "options"), STRATEGIES, ids=["full", "rpes", "pose", "pose4", "longrecipe"])
+@pytest.mark.parametrize("selection", ["impactful", "digits", "random", "none"])
+@pytest.mark.parametrize(("strategy", "options"), STRATEGIES.items(), ids=STRATEGIES)
 def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, selection):
     shards, directory = tokens
+    strategy = strategy.removesuffix("4")
     train = TARGET if strategy == "full" else TRAIN
     counts = build(shards, tmp_path, train, TARGET, selection, samples=40, strategy=strategy, **options)
     table, samples = rows_of(tmp_path), IndexedSamples(tmp_path, directory)
@@ -128,7 +138,7 @@ def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, 
         # Positions rise and stay below the target.
         assert positions == sorted(set(positions))
         assert 0 <= positions[0] <= positions[-1] < TARGET
-        assert strategy == "rpes" or positions[0] == 0
+        assert strategy in ("rpes", "cream") or positions[0] == 0
         # Every run is as long as it can be.
         assert all(length > 0 for length in row["length"])
         assert len(row["length"]) == 1 + len(jumps(rows) | jumps(positions))
@@ -148,6 +158,9 @@ def test_every_sample_is_what_its_row_says(tokens, tmp_path, strategy, options, 
             inside = jumps(positions) - boundaries(rows, ids)
             assert len(inside) <= 1
             assert all(point <= (TRAIN + 1) // 2 and point == min(jumps(positions)) for point in inside)
+        if strategy == "longrecipe-fixed":
+            assert positions[:12] == list(range(12))
+            assert jumps(positions) - boundaries(rows, ids) <= {12}
         if selection == "none":
             assert jumps(rows) <= {1}
     if strategy == "pose":
@@ -166,7 +179,7 @@ def test_digits_keeps_anchors(tokens, tmp_path):
         ids = documents[row["document"]][:TARGET]
         # Number of each token's sentence; BOS is in none.
         sentence = np.concatenate([[-1, 0], np.cumsum(CLASSES.ends_sentence[ids[1:-1]])])
-        anchors = {int(s) for s, i in zip(sentence[1:], ids[1:], strict=True) if CLASSES.has_digit[i]}
+        anchors = {int(s) for s, i in zip(sentence[1:], ids[1:], strict=True) if CLASSES.anchor[i]}
         kept = {int(sentence[i]) for i in unrolled(row)[0][1:]}
         room = TRAIN - 1 - sum(int((sentence == s).sum()) for s in anchors)
         assert kept <= anchors if room <= 0 else anchors <= kept
@@ -203,7 +216,12 @@ def test_short_documents_are_skipped_and_counted(tokens, tmp_path):
     assert counts["documents_skipped_shorter_than_train_length"] == len(LENGTHS) - len(LONG_ENOUGH) == 3
     assert counts["samples"] == len(LONG_ENOUGH)
     assert sorted(row["document"] for row in rows_of(tmp_path)) == LONG_ENOUGH
-    assert lines == ["index: 9 of 9 samples"]
+    assert [line for line in lines if "warning" not in line] == [
+        "index: 4 of 9 documents are cut at context.target_length 96: nothing behind it is trained on",
+        "index: 9 of 9 samples",
+    ]
+    (skipped,) = [line for line in lines if "skipped" in line]
+    assert skipped.startswith("index: warning: 3 of 12 documents (25.0%) are skipped: shorter than")
 
 
 def test_no_document_is_long_enough(tokens, tmp_path):
@@ -251,30 +269,40 @@ def test_the_order_of_documents_is_uniform(tmp_path):
 
 
 def test_one_worker_and_four_write_the_same_bytes(tokens, tmp_path):
-    """1,300 samples are three shards of 512; each worker process draws its own."""
-    for workers in (1, 4):
-        counts = build(tokens[0], tmp_path / str(workers), train=8, samples=1300, workers=workers)
-        assert counts["samples"] == 1300
+    """1,300 samples are three shards of 512, drawn 64 at a time by whichever worker is free."""
+    metrics = []
+    for workers, engine in ((1, Here()), (4, Processes(4))):
+        metrics.append(build(tokens[0], tmp_path / str(workers), train=8, samples=1300, engine=engine))
+        assert metrics[-1]["samples"] == 1300
+    assert metrics[0] == metrics[1]
     names = ["index-00000.arrow", "index-00001.arrow", "index-00002.arrow"]
     for workers in ("1", "4"):
         assert sorted(path.name for path in (tmp_path / workers).iterdir()) == names
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
     table, samples = rows_of(tmp_path / "4"), IndexedSamples(tmp_path / "4", tokens[1])
-    for number in (0, 511, 512, 1023, 1024, 1299):
+    drawing = replace(plan(), context=ContextSection(target_length=TARGET, train_length=8))
+    for number in (0, 63, 64, 511, 512, 1023, 1024, 1299):  # the draws know the sample's number in the whole index
+        lists = [table[number][name] for name in ("token_start", "position_start", "length")]
+        assert lists == runs(drawing, tokens[0], table[number]["document"], number)
         assert samples[number][1].tolist() == unrolled(table[number])[1]
 
 
-def plan(shards, documents, strategy="longrecipe", seed=7, **options):
+def plan(strategy="longrecipe", seed=7, **options):
     return IndexPlan(
-        tokens=shards,
         classes=CLASSES,
         context=ContextSection(target_length=TARGET, train_length=TRAIN),
         selection=SelectionSection(),
         positions=PositionsSection(strategy=strategy, **options),
         seed=seed,
-        documents=np.array(documents, dtype=np.int64),
     )
+
+
+def runs(*arguments):
+    """Without the document's row and the counts."""
+    (_, *lists), _ = draw_sample(*arguments)
+    assert all(part.dtype == np.int32 for part in lists)
+    return [part.tolist() for part in lists]
 
 
 @pytest.mark.parametrize("strategy", ["rpes", "pose", "longrecipe"])
@@ -282,83 +310,19 @@ def test_where_a_document_lies_doesnt_change_its_draws(tokens, tmp_path, strateg
     names = list(DOCUMENTS)
     turned = write(tmp_path, {name: DOCUMENTS[name] for name in reversed(names)}, tokens_per_shard=10_000)
     assert len(list(tmp_path.iterdir())) == 1
-    here = plan(tokens[0], LONG_ENOUGH, strategy)
-    there = plan(turned, [len(names) - 1 - row for row in LONG_ENOUGH], strategy)
-    for sample in range(len(LONG_ENOUGH)):
-        for ours, theirs in zip(draw_sample(here, sample), draw_sample(there, sample), strict=True):
-            assert ours.dtype == np.int32
-            assert ours.tolist() == theirs.tolist()
+    for sample, row in enumerate(LONG_ENOUGH):
+        here = runs(plan(strategy), tokens[0], row, sample)
+        assert here == runs(plan(strategy), turned, len(names) - 1 - row, sample)
 
 
 def test_seed_sample_number_and_document_each_change_the_draws(tmp_path):
     same = document(5, 200)
     shards = write(tmp_path, {"a" * 64: same, "b" * 64: same})
-    start = plan(shards, [0, 0])
-    first = [part.tolist() for part in draw_sample(start, 0)]
-    assert first == [part.tolist() for part in draw_sample(start, 0)]
-    assert first != [part.tolist() for part in draw_sample(start, 1)]
-    assert first != [part.tolist() for part in draw_sample(replace(start, seed=8), 0)]
-    assert first != [part.tolist() for part in draw_sample(plan(shards, [1, 0]), 0)]
-
-
-# --- segments and runs ---------------------------------------------------------------------------------------
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=40),
-    st.integers(1, 4),
-    st.integers(0, 3),
-    st.integers(0, 2**32 - 1),
-)
-def test_groups_are_of_neighbouring_sentences(lengths, least, more, seed):
-    generator = np.random.Generator(np.random.Philox(seed))
-    grouped = group_sentences(np.array(lengths), (least, least + more), generator).tolist()
-    assert sum(grouped) == sum(lengths)
-    ends = list(itertools.accumulate(lengths))
-    group_ends = [ends.index(end) + 1 for end in itertools.accumulate(grouped)]  # each is a sentence's end
-    sizes = [b - a for a, b in itertools.pairwise([0, *group_ends])]
-    assert all(least <= size <= least + more for size in sizes[:-1])
-    assert 1 <= sizes[-1] <= least + more
-
-
-def test_the_size_of_a_group_is_uniform():
-    generator = np.random.Generator(np.random.Philox(3))
-    ones = np.ones(60, dtype=np.int64)
-    seen = Counter(n for _ in range(400) for n in group_sentences(ones, (2, 4), generator)[:-1].tolist())
-    assert set(seen) == {2, 3, 4}
-    # By sizes drawn one after the other; only the last group of a sample is left out.
-    assert chisquare([seen[n] for n in (2, 3, 4)]).pvalue > 1e-3
-
-
-def test_two_or_three_sentences_to_a_segment(tmp_path):
-    """Sentences of four tokens: positions jump at every fourth token only, and never twice within two sentences."""
-    shards = write(tmp_path / "tokens", {f"{n:064x}": document(n, 400, sentence=4) for n in range(20)})
-    between = {}
-    for least, most in ((1, 1), (2, 3)):
-        output = tmp_path / f"{least}"
-        build(shards, output, train=80, target=400, samples=100, sentences_per_segment=(least, most))
-        gaps = Counter()
-        for row in rows_of(output):
-            at = sorted(jumps(unrolled(row)[1]))
-            assert [i for i in at[1:] if i % 4] == []  # the first may be the right point
-            gaps.update((b - a) // 4 for a, b in itertools.pairwise(at[1:]))
-        between[least] = gaps
-    assert min(between[1]) == 1
-    assert min(between[2]) == 2
-    assert {2, 3} <= set(between[2])
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=40))
-def test_runs_hold_the_rows_and_are_maximal(steps):
-    rows = np.cumsum([a for a, _ in steps])
-    positions = np.cumsum([b for _, b in steps])
-    token_start, position_start, length = as_runs(rows, positions)
-    assert token_start.dtype == position_start.dtype == length.dtype == np.int32
-    row = {"token_start": token_start.tolist(), "position_start": position_start.tolist(), "length": length.tolist()}
-    assert unrolled(row) == (rows.tolist(), positions.tolist())
-    assert len(length) == 1 + len(jumps(rows.tolist()) | jumps(positions.tolist()))
+    first = runs(plan(), shards, 0, 0)
+    assert first == runs(plan(), shards, 0, 0)
+    assert first != runs(plan(), shards, 0, 1)
+    assert first != runs(replace(plan(), seed=8), shards, 0, 0)
+    assert first != runs(plan(), shards, 1, 0)
 
 
 # --- reading -------------------------------------------------------------------------------------------------

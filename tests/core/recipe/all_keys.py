@@ -49,7 +49,8 @@ score:
   short_length: null
   top: 0.2
   precision: fp32
-positions: {strategy: longrecipe, right_point: 100, sentences_per_segment: [1, 1], chunks: 2, sentence_ends: ".!?\\n"}
+positions: {strategy: longrecipe, right_point: 100, cream_sigma: 3.0, cream_head: null, cream_relativity: 0.5,
+  sentences_per_segment: [1, 1], chunks: 2, sentence_ends: ".!?\\n"}
 index: {samples: 100}
 extend:
   {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,

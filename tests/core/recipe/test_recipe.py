@@ -222,6 +222,10 @@ MISTAKES = {
         ["positions={strategy: longrecipe-fixed, right_point: 301}"],
         ["positions.right_point 301", "context.train_length 300", "1..300"],
     ),
+    "ends longer than the sample": (
+        ["positions={strategy: cream, cream_head: 150}"],
+        ["positions.cream_head 150", "context.train_length 300", "1..149"],
+    ),
     "unknown engine": (["launch.engine=dask"], ["launch.engine: 'dask'", "processes"]),
     "nothing to merge": (["merge={base_weight: 0, trained_weight: 0}"], ["merge", "base_weight", "both 0"]),
     "theta without type": (["rope.theta=5e5"], ["rope", "theta 500000.0", "ntk"]),
