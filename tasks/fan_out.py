@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from longrecipe_core.artifacts import ArtifactRef
 from longrecipe_core.errors import FanOutError, RecipeError
-from longrecipe_core.fan_out import ATTEMPTS, Engine, Inputs, in_order, local_engine, portable
+from longrecipe_core.fan_out import ATTEMPTS, Engine, Inputs, default_workers, in_order, local_engine, portable
 from longrecipe_core.fan_out.engine import Job, Result
 from tasks.run import Run, Work, fetch_input
 
@@ -89,7 +89,7 @@ class Ray:
             def submit(number: int, job: Job) -> Callable[[], Result]:
                 return shards.submit(number, _Call(run, refs, function, job))
 
-            cpus = max(_cluster_cpus(), launch.workers)
+            cpus = max(_cluster_cpus(), launch.workers or 1)
             log(f"{self._work.stage.name}: shards on Ray, {cpus} at a time")
             try:
                 yield from in_order(submit, jobs, 2 * cpus)
@@ -115,7 +115,7 @@ class Ray:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address is None:
             own = {
-                "num_cpus": self._work.run.recipe.launch.workers,
+                "num_cpus": self._work.run.recipe.launch.workers or default_workers(),
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
             }

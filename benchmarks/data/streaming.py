@@ -17,6 +17,7 @@ import psutil
 from benchmarks.data import prose
 from benchmarks.figures import Figure, Report
 from longrecipe_core.corpus import tokenize
+from longrecipe_core.fan_out import local_engine
 from longrecipe_core.recipe.sections import SourceSection
 
 ROOT = Path(__file__).parents[2]
@@ -114,4 +115,5 @@ if __name__ == "__main__":
         prose.tokenizer(),
         Path(sys.argv[2]),
         validation_share=0.01,
+        engine=local_engine(None),
     )

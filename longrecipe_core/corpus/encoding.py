@@ -18,12 +18,12 @@ from longrecipe_core.corpus.bad_data import Counts
 from longrecipe_core.corpus.deduplication import signature
 from longrecipe_core.corpus.sources import iterate_documents
 from longrecipe_core.corpus.split import document_id
-from longrecipe_core.corpus.tokenizer import Encoder, load_tokenizer
+from longrecipe_core.corpus.tokenizer import Encoder, Likeness, load_tokenizer
 from longrecipe_core.fan_out import Engine, Inputs
 from longrecipe_core.recipe.sections import SourceSection
 
 # What one call of the tokenizer gets: its own objects take about a hundred bytes per token.
-_CHARACTERS_PER_BATCH = 1 << 21
+_CHARACTERS_PER_BATCH = 1 << 20
 _DOCUMENTS_PER_BATCH = 1 << 12
 
 
@@ -54,6 +54,7 @@ class EncodingJob:
     texts: list[tuple[str | None, str]]
     signatures: bool
     trust_remote_code: bool
+    like: Likeness
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class EncodedBatch:
 def encode_job(inputs: Inputs, job: EncodingJob) -> EncodedBatch:
     """Encode a batch with the tokenizer in `inputs["base"]`. Runs in a worker."""
     directory = inputs["base"]
-    encoder = _encoder(str(directory), job.trust_remote_code, _state(directory))
+    encoder = _encoder(str(directory), job.trust_remote_code, job.like, _state(directory))
     # Prompts and texts in one call: the tokenizer spreads it over the cores.
     flat = [part for prompt, text in job.texts for part in ([text] if prompt is None else [prompt, text])]
     ids = iter(encoder.encode(flat))
@@ -106,9 +107,9 @@ def encode_job(inputs: Inputs, job: EncodingJob) -> EncodedBatch:
 
 
 @lru_cache(maxsize=1)
-def _encoder(directory: str, trust_remote_code: bool, state: tuple[object, ...]) -> Encoder:
+def _encoder(directory: str, trust_remote_code: bool, like: Likeness, state: tuple[object, ...]) -> Encoder:
     """One tokenizer per process; `state` makes a directory that was written anew another one."""
-    return Encoder(load_tokenizer(directory, trust_remote_code))
+    return Encoder.like(like, Path(directory)) or Encoder(load_tokenizer(directory, trust_remote_code))
 
 
 def _state(directory: Path) -> tuple[object, ...]:
@@ -138,6 +139,7 @@ class SourceEncoder:
         self.counts = [Counts() for _ in sources]
         self._sources = sources
         self._inputs = {"base": tokenizer_directory}
+        self._like = Encoder(load_tokenizer(tokenizer_directory, trust_remote_code)).likeness()
         self._separator = separator
         self._engine = engine
         self._signatures = signatures
@@ -172,11 +174,11 @@ class SourceEncoder:
             characters += len(prompt or "") + len(text)
             if characters >= _CHARACTERS_PER_BATCH or len(texts) >= _DOCUMENTS_PER_BATCH:
                 self._pending.append(sources)
-                yield EncodingJob(texts, self._signatures, self._trust)
+                yield EncodingJob(texts, self._signatures, self._trust, self._like)
                 texts, sources, characters = [], [], 0
         if texts:
             self._pending.append(sources)
-            yield EncodingJob(texts, self._signatures, self._trust)
+            yield EncodingJob(texts, self._signatures, self._trust, self._like)
 
     def _texts(self) -> Iterator[tuple[int, str | None, str]]:
         """(source, prompt with separator or None, text) of every document that has what it needs."""

@@ -1,9 +1,11 @@
 """A tokenizer as this package uses one: plain ids out, and what it puts in front of a text known apart."""
 
+import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +46,16 @@ def load_tokenizer(directory: str | Path, trust_remote_code: bool = False) -> An
         raise CorpusError(f"tokenizer {directory}: can't be loaded: {one_line(error)}") from error
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """What makes a second encoder the same as a first: digest of its backend (None: it has none), size, prefix, EOS."""
+
+    backend: str | None
+    size: int
+    prefix: tuple[int, ...]
+    eos: int | None
+
+
 class Encoder:
     """Texts to int32 ids without special tokens of the tokenizer's own.
 
@@ -57,14 +69,38 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None
-        if self._backend is not None:
-            # A tokenizer.json can carry truncation and padding from its training; documents are stored whole.
-            self._backend.no_truncation()
-            self._backend.no_padding()
+        self._backend: Any = _whole(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
         self.size = len(tokenizer)
         self.eos: int | None = tokenizer.eos_token_id
         self.prefix = self._find_prefix()
+
+    def likeness(self) -> Likeness:
+        """For `like`, in another process."""
+        backend = None if self._backend is None else _digest(self._backend)
+        return Likeness(backend, self.size, tuple(self.prefix.tolist()), self.eos)
+
+    @classmethod
+    def like(cls, likeness: Likeness, directory: Path) -> Self | None:
+        """The same encoder straight from `tokenizer.json`, or None where that is not what transformers makes of it.
+
+        Spares a worker the import of transformers and torch: seconds, and a quarter of a gigabyte.
+        """
+        path = directory / "tokenizer.json"
+        if likeness.backend is None or not path.is_file():
+            return None
+        from tokenizers import Tokenizer
+
+        try:
+            backend = _whole(Tokenizer.from_file(str(path)))
+        except Exception:  # noqa: BLE001 - it raises plain Exception; transformers may still read the file
+            return None
+        if _digest(backend) != likeness.backend:
+            return None
+        encoder = cls.__new__(cls)
+        encoder._tokenizer, encoder._backend = None, backend
+        encoder.size, encoder.eos = likeness.size, likeness.eos
+        encoder.prefix = np.array(likeness.prefix, dtype=np.int32)
+        return encoder
 
     def encode(self, texts: Sequence[str]) -> list[Int32Array]:
         """Ids of each text, int32 `[tokens]`, nothing cut and nothing added.
@@ -99,3 +135,14 @@ class Encoder:
                 if plain and whole[start : start + len(plain)] == plain:
                     return np.array(whole[:start], dtype=np.int32)
         raise CorpusError("the tokenizer changes a text's own ids when it adds special tokens; what it adds is unknown")
+
+
+def _whole(backend: Any) -> Any:
+    # A tokenizer.json can carry truncation and padding from its training; documents are stored whole.
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _digest(backend: Any) -> str:
+    return hashlib.sha256(backend.to_str().encode("utf-8")).hexdigest()

@@ -1,11 +1,13 @@
 """Workers on this machine."""
 
 import functools
+import itertools
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from longrecipe_core.errors import FanOutError
 from longrecipe_core.fan_out.engine import Engine, Inputs, Job, Result
@@ -13,12 +15,20 @@ from longrecipe_core.fan_out.window import in_order
 from longrecipe_core.fan_out.worker import Worker, WorkerDiedError
 
 ATTEMPTS = 3
+MOST_BY_DEFAULT = 8
 Log = Callable[[str], None]
 
 
-def local_engine(workers: int, log: Log = lambda line: None) -> Engine:
-    """This process for one worker, processes of their own for more."""
+def local_engine(workers: int | None, log: Log = lambda line: None) -> Engine:
+    """This process for one worker, processes of their own for more, and as many as it takes when not given."""
+    if workers is None:
+        return AsNeeded(log)
     return Here() if workers == 1 else Processes(workers, log)
+
+
+def default_workers() -> int:
+    """One per core; 8 at most, since each takes memory of its own."""
+    return min(cores(), MOST_BY_DEFAULT)
 
 
 class Here:
@@ -67,6 +77,29 @@ class Processes:
             f"shard {number}: its worker {death}, {ATTEMPTS} times in a row (for memory?); "
             f"fewer launch.workers leave more memory to each"
         )
+
+
+class AsNeeded:
+    """This process for a single job, which no worker would be worth its start; else a process per core."""
+
+    def __init__(self, log: Log = lambda line: None) -> None:
+        self._log = log
+
+    def each(self, function: Callable[[Inputs, Job], Result], jobs: Iterable[Job], inputs: Inputs) -> Iterator[Result]:
+        """See `Engine.each`."""
+        first: list[Job] = []
+        source = iter(jobs)
+        try:
+            first.extend(itertools.islice(source, 2))
+        except Exception as error:  # noqa: BLE001 - told after the results of the jobs before
+            source = _raises(error)
+        engine = Here() if len(first) < 2 else local_engine(default_workers(), self._log)
+        yield from engine.each(function, itertools.chain(first, source), inputs)
+
+
+def _raises(error: Exception) -> Iterator[Any]:
+    raise error
+    yield
 
 
 class _Slots:

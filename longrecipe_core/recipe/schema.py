@@ -120,8 +120,8 @@ class Recipe(Section):
             room = (context.train_length - 1) // 2
             if room < max(1, positions.cream_head or 1):
                 raise ValueError(
-                    f"positions.cream_head {positions.cream_head}: head, middle and tail don't fit context.train_length "
-                    f"{context.train_length}; allowed: 1..{room}"
+                    f"positions.cream_head {positions.cream_head}: head, middle and tail don't fit "
+                    f"context.train_length {context.train_length}; allowed: 1..{room}"
                 )
         if score is not None and (score.length or 0) > context.target_length:
             raise ValueError(f"score.length {score.length} is above context.target_length {context.target_length}")

@@ -346,12 +346,17 @@ class LaunchSection(Section):
     micro_batch: int = Field(1, ge=1, description="sequences per forward pass and rank")
     ulysses_degree: int = Field(1, ge=1, description="ranks that share a sequence by attention heads")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; cores / processes when not given")
-    workers: int = Field(1, ge=1, description="processes that tokenize and draw the index")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="processes that tokenize and draw the index; one per core, 8 at most, if not given. CPUs of a Ray "
+        "cluster that is started here, and the least number of shards at a time on another",
+    )
     engine: Literal["processes", "ray"] | None = Field(
         None, description="what runs the workers; `LONGRECIPE_ENGINE`, else processes, when not given"
     )
     ray_address: str | None = Field(
-        None, description="of the Ray cluster; `RAY_ADDRESS`, else a cluster on this machine, when not given"
+        None, description="HOST:PORT of the Ray cluster; `RAY_ADDRESS`, else one is started here, when not given"
     )
     score_devices: tuple[str, str] = Field(
         ("auto", "auto"), description="torch devices of the base and the extended model in stage score"

@@ -13,6 +13,10 @@ def square(inputs, job):
     return job * job
 
 
+def pid(inputs, job):
+    return os.getpid()
+
+
 def note(inputs, job, what="computed"):
     """Leave one file per call, which tells how often a shard was computed, and where."""
     path = Path(inputs["notes"]) / f"{what}-{job}-{os.getpid()}-{time.monotonic_ns()}"

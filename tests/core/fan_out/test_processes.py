@@ -16,7 +16,8 @@ import shard_work
 
 from longrecipe_core import errors
 from longrecipe_core.errors import CorpusError, FanOutError, LongRecipeError
-from longrecipe_core.fan_out import Here, Processes, in_order, local_engine, portable
+from longrecipe_core.fan_out import Here, Processes, default_workers, in_order, local_engine, portable
+from longrecipe_core.fan_out.processes import cores
 
 
 def until(condition, what, seconds=120):
@@ -49,6 +50,25 @@ def test_results_are_those_of_one_process(workers):
 def test_one_worker_is_this_process():
     assert isinstance(local_engine(1), Here)
     assert isinstance(local_engine(2), Processes)
+
+
+def test_not_given_a_single_job_needs_no_worker_and_several_have_a_process_per_core(tmp_path):
+    engine = local_engine(None)
+    assert list(engine.each(shard_work.pid, [0], {})) == [os.getpid()]
+    assert list(engine.each(shard_work.pid, [], {})) == []
+    if cores() > 1:
+        assert os.getpid() not in list(engine.each(shard_work.pid, range(4), {}))
+    assert 1 <= default_workers() <= 8
+
+    def jobs(good):
+        yield from range(good)
+        raise CorpusError("no more")
+
+    for good in (0, 1, 2):  # the results of the good jobs come first, as with any engine
+        results = []
+        with pytest.raises(CorpusError, match="no more"):
+            results.extend(map(results.append, engine.each(shard_work.square, jobs(good), {})))
+        assert [result for result in results if result is not None] == [number**2 for number in range(good)]
 
 
 def test_order_is_that_of_the_jobs_and_no_job_is_no_result():
