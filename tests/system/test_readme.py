@@ -47,6 +47,9 @@ def test_every_command_of_the_readme_is_known_here():
         ".venv/bin/longrecipe run recipes/tiny-cpu.yaml --set merge.base_weight=0.3 --set merge.trained_weight=0.7",
         "make smollm2",
         ".venv/bin/longrecipe run recipes/smollm2-135m.yaml",
+        ".venv/bin/longrecipe run recipes/tiny-cpu.yaml --set selection.strategy=impactful "
+        "--set 'score={source: long-short, precision: fp32}'",
+        ".venv/bin/longrecipe positions recipes/tiny-cpu.yaml",
         ".venv/bin/longrecipe run recipes/llama3-8b-80k.yaml --set launch.processes=2",
     ]
 
@@ -67,6 +70,17 @@ def test_demo_plan_and_merge_weight(environment):
     second = last_line(shell(smaller(COMMANDS[4], tiny), environment))
     assert [s["stage"] for s in second["stages"] if s["status"] == "ran"] == ["merge", "evaluate", "report"]
     assert shell(f"longrecipe verify {second['model']}", environment).stdout.startswith("whole: checkpoint")
+    impactful = last_line(shell(smaller(COMMANDS[7], tiny), environment))
+    assert [s["stage"] for s in impactful["stages"] if s["status"] == "hit"] == ["base", "tokenize", "replay"]
+    assert [s["stage"] for s in impactful["stages"]][2] == "score"
+    page = (Path(impactful["report"]) / "report.html").read_text()
+    assert "Impactful tokens" in page
+
+
+def test_positions(environment, tmp_path):
+    done = shell(smaller(COMMANDS[8], ["--samples", "3", "--output", str(tmp_path)]), environment)
+    assert "longrecipe" in done.stdout
+    assert (tmp_path / "positions.png").stat().st_size > 10_000
 
 
 def test_a_real_pretrained_model(environment):
@@ -111,7 +125,7 @@ def local_stand_ins(environment, tmp_path):
 
 
 def test_an_8b_recipe_on_two_ranks_with_local_stand_ins(environment, local_stand_ins):
-    result = last_line(shell(smaller(COMMANDS[7], [*SHORT, *local_stand_ins]), environment))
+    result = last_line(shell(smaller(COMMANDS[9], [*SHORT, *local_stand_ins]), environment))
     assert [s["status"] for s in result["stages"]] == ["ran"] * 8
     about = Path(result["stages"][2]["uri"]) / "about"
     assert yaml.safe_load((about / "recipe.yaml").read_text())["launch"]["processes"] == 2
