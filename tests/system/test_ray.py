@@ -22,7 +22,7 @@ from ray_cluster import two_nodes
 from longrecipe_core.artifacts import ArtifactStore, Lease, fingerprint
 from longrecipe_core.corpus import load_tokenizer, train_tokenizer
 from longrecipe_core.errors import CorpusError, FanOutError, RecipeError
-from longrecipe_core.fan_out import Here, Processes
+from longrecipe_core.fan_out import AsNeeded, Here, Processes
 from longrecipe_core.modeling import make_tiny_config, make_tiny_model
 from longrecipe_core.recipe import BaseSection, Recipe, TrainingSection
 from tasks.corpus import tokenize
@@ -85,12 +85,13 @@ def each(work, function, count, notes):
 
 
 def test_the_engine_is_what_recipe_or_environment_say(make_work, monkeypatch):
-    assert isinstance(engine(make_work([])), Here)
+    assert isinstance(engine(make_work([])), AsNeeded)
+    assert isinstance(engine(make_work([], workers=1)), Here)
     assert isinstance(engine(make_work([], workers=2)), Processes)
     assert isinstance(engine(make_work([], engine="ray")), Ray)
     monkeypatch.setenv("LONGRECIPE_ENGINE", "ray")
     assert isinstance(engine(make_work([])), Ray)
-    assert isinstance(engine(make_work([], engine="processes")), Here)
+    assert isinstance(engine(make_work([], engine="processes")), AsNeeded)
     monkeypatch.setenv("LONGRECIPE_ENGINE", "dask")
     with pytest.raises(RecipeError, match=r"LONGRECIPE_ENGINE=dask: there are the engines processes and ray"):
         engine(make_work([]))
