@@ -19,13 +19,12 @@ from longrecipe_core.artifacts import ArtifactRef
 from longrecipe_core.errors import FanOutError, RecipeError
 from longrecipe_core.fan_out import ATTEMPTS, Engine, Inputs, default_workers, in_order, local_engine, portable
 from longrecipe_core.fan_out.engine import Job, Result
+from longrecipe_core.recipe.checks import ENGINE_VARIABLE, ENGINES
 from tasks.run import Run, Work, fetch_input
 
 if TYPE_CHECKING:
     from prefect_ray import RayTaskRunner
 
-VARIABLE = "LONGRECIPE_ENGINE"
-ENGINES = ("processes", "ray")
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a cluster that is started here; Ray's default is a third of the machine's memory, and shards are small."""
 
@@ -46,9 +45,9 @@ def engine(work: Work) -> Engine:
     Raises RecipeError for another name in LONGRECIPE_ENGINE, and for Ray where it is not installed.
     """
     launch = work.run.recipe.launch
-    name = launch.engine or os.environ.get(VARIABLE) or "processes"
+    name = launch.engine or os.environ.get(ENGINE_VARIABLE) or "processes"
     if name not in ENGINES:
-        raise RecipeError(f"{VARIABLE}={name}: there are the engines {' and '.join(ENGINES)}")
+        raise RecipeError(f"{ENGINE_VARIABLE}={name}: there are the engines {' and '.join(ENGINES)}")
     return Ray(work) if name == "ray" else local_engine(launch.workers, work.log)
 
 

@@ -20,21 +20,15 @@ def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef, score: ArtifactRef
 def _index(work: Work) -> dict[str, Any]:
     from longrecipe_core.corpus import TokenShards, load_tokenizer
     from longrecipe_core.corpus.mixture import Mixture
-    from longrecipe_core.evaluation.nll import choose_documents
-    from longrecipe_core.evaluation.passkey import check_passkey
     from longrecipe_core.positions.index import build_index
     from longrecipe_core.selection import token_classes
     from longrecipe_core.selection.impact import anchor_tokens, read_impact
+    from tasks.documents import check_documents  # imports torch, which a cached run has no need of
 
     recipe = work.run.recipe
     tokens = work.fetch("tokenize")
-    # Told now, and not by the evaluation after days of training.
-    choose_documents(TokenShards(tokens, "validation"), recipe.evaluation, recipe.context.target_length, recipe.seed)
-    passkey = recipe.evaluation.passkey
+    check_documents(work)
     tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
-    if passkey is not None:
-        for distance in passkey.distances:
-            check_passkey(tokenizer, distance, recipe.context.target_length)
     anchors = anchor_tokens(read_impact(work.fetch("score")), recipe.selection) if "score" in work.inputs else None
     return build_index(
         TokenShards(tokens, "train"),

@@ -26,7 +26,9 @@ def _score(work: Work) -> dict[str, Any]:
     from longrecipe_core.launching import launch_scoring
     from longrecipe_core.scoring.job import ScoringJob
     from longrecipe_core.scoring.sample import resolve_lengths
+    from tasks.documents import check_documents
 
+    check_documents(work)
     recipe, scratch = work.run.recipe, work.output.parent
     section = recipe.score
     assert section is not None

@@ -91,7 +91,9 @@ def _base(work: Work) -> dict[str, Any]:
 
 def _warmup(work: Work) -> dict[str, Any]:
     from longrecipe_core.training.job import DataSpec
+    from tasks.documents import check_documents
 
+    check_documents(work)
     recipe = work.run.recipe
     assert recipe.score is not None
     assert recipe.score.warmup is not None

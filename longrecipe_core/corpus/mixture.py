@@ -150,7 +150,7 @@ def _shares(lengths: Ints, sources: Sources, mixture: Mixture, train_length: int
                 f"corpus.sources.{number} has weight {weight:g} and no document of context.train_length {train_length} "
                 f"tokens ({found}): give it longer documents, leave it out or take a shorter train length"
             )
-    return {by_number[number]: Fraction(weight) for number, weight in enumerate(mixture.weights)}
+    return {by_number[number]: Fraction(str(weight)) for number, weight in enumerate(mixture.weights)}
 
 
 def _groups(
@@ -162,7 +162,7 @@ def _groups(
         return [("all", rows, count)]
     is_long = lengths > upsampling.longer_than
     long, short = rows[is_long], rows[~is_long]
-    share = Fraction(upsampling.share)
+    share = Fraction(str(upsampling.share))  # the recipe's decimal, not its binary neighbour
     of_long, of_short = apportion(count, [share, 1 - share])
     if long.size == 0 or short.size == 0:
         of_long, of_short = (0, count) if long.size == 0 else (count, 0)

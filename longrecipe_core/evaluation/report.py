@@ -118,6 +118,8 @@ SELECTION = {
     "tokens_kept": ("tokens kept", "{:,}"),
     "share_kept": ("of those read", "{:.1%}"),
     "sentences_kept": ("sentences kept", "{:,}"),
+    "sentences_read": ("sentences read", "{:,}"),
+    "sentences_with_anchor": ("of these with an anchor", "{:,}"),
     "anchor_share": ("tokens kept that stand in anchor sentences", "{:.1%}"),
     "topped_up": ("samples whose anchor sentences did not fill the budget", "{:,}"),
     "documents_skipped_too_short": ("documents skipped as too short", "{:,}"),

@@ -82,6 +82,8 @@ def build_index(
     used = np.unique(documents)
     skipped = int((lengths < context.train_length).sum())
     _warn_of_lengths(lengths, used, skipped, context, progress)
+    if positions.strategy == "gather":
+        _warn_of_reach(lengths[documents], context, progress)
     plan = IndexPlan(classes, context, selection, positions, seed)
     total = Counts()
     with index_writer(output) as writer:
@@ -133,6 +135,17 @@ def _warn_of_lengths(lengths: Ints, used: Ints, skipped: int, context: ContextSe
         log(
             f"index: {cut} of {used.size} documents are cut at context.target_length {context.target_length}: nothing "
             f"behind it is trained on"
+        )
+
+
+def _warn_of_reach(lengths: Ints, context: ContextSection, log: Log) -> None:
+    """`gather` reads tokens at their true positions, so that a document's end is the last position it trains."""
+    short = int((lengths < context.target_length).sum())
+    if short:
+        log(
+            f"index: warning: {short} of {lengths.size} samples are of documents below context.target_length "
+            f"{context.target_length} and train no position behind their end (mean length "
+            f"{np.minimum(lengths, context.target_length).mean():.0f}); corpus.minimum_tokens leaves such documents out"
         )
 
 

@@ -86,7 +86,10 @@ def _finished_lists(path: Path) -> Iterator[tuple[bool, Numbers]]:
                 elif name == "STOP":
                     yield False, _outermost(stack)
                 elif name not in _NO_EFFECT:
-                    raise ValueError(f"operation {name}, of a pickle with something else than lists of whole numbers")
+                    raise ValueError(
+                        f"operation {name}, of a pickle with something else than lists of whole numbers, or with the "
+                        f"same list twice: write copies"
+                    )
                 if len(stack) > _LONGEST_STACK:
                     raise ValueError(f"{len(stack)} items one in the other or waiting for their list")
             if data.tell() != data.size():

@@ -1,6 +1,7 @@
 """What can be told before anything runs, but only by looking at files: each finding is one line."""
 
 import glob
+import importlib.util
 import json
 import os
 import sysconfig
@@ -11,6 +12,9 @@ from typing import Any
 from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe.schema import Recipe
 from longrecipe_core.recipe.sections import SourceSection
+
+ENGINE_VARIABLE = "LONGRECIPE_ENGINE"
+ENGINES = ("processes", "ray")
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -32,6 +36,7 @@ def check_inputs(recipe: Recipe) -> None:
             problems.append(f"{key}: {model.path} is not a directory")
     if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
         problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
+    problems += _engine_problems(recipe)
     if recipe.launch.ulysses_degree > 1:
         problems.append(
             f"launch.ulysses_degree: {recipe.launch.ulysses_degree} asks for sequence parallelism, which this version "
@@ -39,6 +44,14 @@ def check_inputs(recipe: Recipe) -> None:
         )
     if problems:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
+
+
+def _engine_problems(recipe: Recipe) -> Iterator[str]:
+    name = recipe.launch.engine or os.environ.get(ENGINE_VARIABLE) or "processes"
+    if name not in ENGINES:
+        yield f"{ENGINE_VARIABLE}={name} in the environment: no such engine; allowed: {', '.join(ENGINES)}"
+    elif name == "ray" and importlib.util.find_spec("prefect_ray") is None:
+        yield "launch.engine: ray is not installed; pip install 'longrecipe[ray]'"
 
 
 def _missing_sources(recipe: Recipe) -> Iterator[str]:

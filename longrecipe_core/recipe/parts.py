@@ -38,6 +38,9 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
             "window": recipe.context.window,
             "seed": recipe.seed,
             "trust_remote_code": trust,
+            "extended_trust_remote_code": bool(
+                recipe.score and recipe.score.model and recipe.score.model.trust_remote_code
+            ),
         },
         "index": {
             **{key: tree[key] for key in ("context", "selection", "positions", "index", "seed")},

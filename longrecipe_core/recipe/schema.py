@@ -125,11 +125,36 @@ class Recipe(Section):
                 )
         if score is not None and (score.length or 0) > context.target_length:
             raise ValueError(f"score.length {score.length} is above context.target_length {context.target_length}")
-        most = self.corpus.maximum_tokens
-        if most is not None and most < context.train_length:
+        self._check_lengths_of_documents()
+
+    def _check_lengths_of_documents(self) -> None:
+        """Filters and up-sampling that leave nothing to train, score or evaluate on."""
+        context, corpus, score = self.context, self.corpus, self.score
+        needed = {
+            "context.train_length": context.train_length,
+            "evaluation.minimum_length (by default the target length)": self.evaluation.minimum_length
+            or context.target_length,
+            "score.length": (score.length if score else None) or 0,
+            "context.target_length, which a warm-up trains at": context.target_length if score and score.warmup else 0,
+        }
+        most = corpus.maximum_tokens
+        for key, length in needed.items():
+            if most is not None and most < length:
+                raise ValueError(
+                    f"corpus.maximum_tokens {most} is below {length}, {key}: no document would be long enough"
+                )
+        if corpus.upsampling is None:
+            return
+        longer = corpus.upsampling.longer_than
+        if longer < context.train_length:
             raise ValueError(
-                f"corpus.maximum_tokens {most} is below context.train_length {context.train_length}: no document would "
-                f"be long enough"
+                f"corpus.upsampling.longer_than {longer} is below context.train_length {context.train_length}: every "
+                f"document that is long enough to train on would count as long"
+            )
+        if most is not None and longer >= most:
+            raise ValueError(
+                f"corpus.upsampling.longer_than {longer} is not below corpus.maximum_tokens {most}: no document would "
+                f"count as long"
             )
 
     def check_heads(self, query_heads: int, origin: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -168,11 +169,12 @@ class SelectionSection(Section):
     top_share: float = Field(
         0.2, gt=0, le=1, description="impactful: share of the token types seen by stage score that are anchors"
     )
-    rank_by: Literal["score", "share"] = Field(
-        "score",
-        description="impactful: by Eq. 3's sum, or by how often a type is among the top 20 % where it stands",
+    rank_by: Literal["share", "score"] = Field(
+        "share",
+        description="impactful: by how often a type is in the top where it stands, or by Eq. 3's sum, which grows with "
+        "the type's frequency",
     )
-    minimum_count: int = Field(1, ge=1, description="impactful: types seen less often are no anchors")
+    minimum_count: int = Field(5, ge=1, description="impactful: types seen less often are no anchors")
 
 
 class PositionsSection(Section):
@@ -183,7 +185,7 @@ class PositionsSection(Section):
     )
     right_point: int = Field(8000, ge=1, description="longrecipe-fixed: tokens of the identity prefix")
     sentences_per_segment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        (1, 1), description="longrecipe: sentences in a segment, [least, most]"
+        (1, 1), description="longrecipe, longrecipe-fixed, gather: sentences in a segment, [least, most]"
     )
     chunks: Annotated[int, Field(ge=2)] = Field(2, description="pose: chunks per sample")
     cream_sigma: float = Field(3.0, gt=0, description="cream: width of the Gaussian, in halves of the train length")
@@ -262,10 +264,16 @@ class ScoreSection(Section):
         for name in ("model", "warmup"):
             if (self.source == name) != (getattr(self, name) is not None):
                 raise ValueError(f"source {name} and the section {name} go together; got source {self.source}")
+        if self.warmup is not None and self.warmup.steps is None:
+            raise ValueError("warmup.steps is missing: windows of the target length are drawn, so there are no epochs")
+        short = self.short_length or max(2, (self.length or 0) // 8)
+        if self.source == "long-short" and self.length is not None and short > self.length - 2:
+            raise ValueError(
+                f"short_length {short} leaves no token of length {self.length} with a longer context; "
+                f"allowed: 2..{self.length - 2} and a length of 4 or more"
+            )
         if self.source != "long-short" and self.short_length is not None:
             raise ValueError(f"short_length {self.short_length} has no meaning with source {self.source}")
-        if self.length is not None and self.short_length is not None and self.short_length >= self.length:
-            raise ValueError(f"short_length {self.short_length} must be below length {self.length}")
         return self
 
 
@@ -358,7 +366,7 @@ class LaunchSection(Section):
     ray_address: str | None = Field(
         None, description="HOST:PORT of the Ray cluster; `RAY_ADDRESS`, else one is started here, when not given"
     )
-    score_devices: tuple[str, str] = Field(
+    score_devices: tuple[Device, Device] = Field(
         ("auto", "auto"), description="torch devices of the base and the extended model in stage score"
     )
     activation_checkpointing: Literal["none", "full"] = Field("none", description="recompute activations in backward")

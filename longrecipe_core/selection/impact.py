@@ -13,6 +13,7 @@ from longrecipe_core.errors import ArtifactDamagedError, IndexingError
 from longrecipe_core.recipe import SelectionSection
 
 FILE = "impact.arrow"
+NO_ANCHORS = ["punctuation", "white space", "special"]
 SCHEMA = pa.schema(
     [
         pa.field("token_id", pa.int32(), nullable=False),
@@ -46,7 +47,8 @@ def anchor_tokens(table: pa.Table, selection: SelectionSection) -> npt.NDArray[n
     """Which vocabulary entries are anchors: the top share of the types that were seen (paper, section 4.1).
 
     Types seen `minimum_count` times or more are ranked by `rank_by`, the lower token id first among equals, and the
-    first `top_share` of them, rounded up, are anchors.
+    first `top_share` of them, rounded up, are anchors. Classes in `NO_ANCHORS` take no part: punctuation ends nearly
+    every sentence, so that one such anchor would select them all.
 
     Returns:
         bool `[vocabulary]`.
@@ -56,11 +58,13 @@ def anchor_tokens(table: pa.Table, selection: SelectionSection) -> npt.NDArray[n
     """
     counts: npt.NDArray[Any] = table.column("count").to_numpy()
     values: npt.NDArray[Any] = table.column(selection.rank_by).to_numpy()
-    seen = np.flatnonzero(counts >= selection.minimum_count)
+    classes: npt.NDArray[Any] = table.column("token_class").to_numpy()
+    often = counts >= selection.minimum_count
+    seen = np.flatnonzero(often & ~np.isin(classes, NO_ANCHORS))
     if seen.size == 0:
         raise IndexingError(
-            f"selection.minimum_count {selection.minimum_count}: no token type was scored so often "
-            f"(the most frequent one {int(counts.max(initial=0))} times); lower it or raise score.documents"
+            f"selection.minimum_count {selection.minimum_count}: no word, number or piece of code was scored so "
+            f"often (the most frequent token {int(counts.max(initial=0))} times); lower it or raise score.documents"
         )
     ranked = seen[np.argsort(-values[seen], kind="stable")]
     anchors = np.zeros(counts.size, dtype=bool)

@@ -108,6 +108,11 @@ class Windows:
         if self._room.size == 0 or self._room[-1] == 0:
             raise TrainingError(f"{spec.tokens}: no document has the {spec.length} tokens of a window")
         self._spec, self._seed = spec, seed
+        if len(self) == 0:
+            raise TrainingError(
+                f"{spec.tokens}: its documents have room for {int(self._room[-1])} windows of {spec.length} tokens, "
+                f"less than one length of them; give the training a number of steps"
+            )
 
     def __len__(self) -> int:
         return self._spec.samples or int(self._room[-1] // self._spec.length)

@@ -62,7 +62,7 @@ SCORES = {
     "nothing": ([], []),
     "long-short": (["score={source: long-short}"], ["score"]),
     "model": (["score={source: model, model: {path: there}}"], ["score"]),
-    "warmup": (["score={source: warmup, warmup: {learning_rate: 1e-3}}"], ["warmup", "score"]),
+    "warmup": (["score={source: warmup, warmup: {learning_rate: 1e-3, steps: 2}}"], ["warmup", "score"]),
 }
 
 

@@ -82,3 +82,15 @@ def test_a_degree_that_cant_split_the_models_heads_is_one_line(present):
 def test_every_missing_file_gets_its_own_line(present):
     lines = problems(present, "corpus.sources.0.path=/no/a", "replay.sources.1.path=/no/b", "model.path=/no/c")
     assert len(lines) == 3
+
+
+def test_an_engine_that_is_not_there_is_one_line(present, monkeypatch):
+    monkeypatch.setenv("LONGRECIPE_ENGINE", "rya")
+    (line,) = problems(present)
+    assert "LONGRECIPE_ENGINE=rya" in line
+    assert line.endswith("allowed: processes, ray")
+    check_inputs(Recipe.parse(BASE, [*present, "launch.engine=processes"]))
+    monkeypatch.setenv("LONGRECIPE_ENGINE", "ray")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (line,) = problems(present)
+    assert "launch.engine: ray is not installed" in line

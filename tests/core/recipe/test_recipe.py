@@ -199,8 +199,30 @@ MISTAKES = {
     ),
     "no document long enough": (
         ["corpus.maximum_tokens=299"],
-        ["corpus.maximum_tokens 299", "context.train_length 300"],
+        ["corpus.maximum_tokens 299", "below 300, context.train_length"],
     ),
+    "no document to evaluate": (
+        ["corpus.maximum_tokens=499"],
+        ["corpus.maximum_tokens 499", "below 500, evaluation.minimum_length"],
+    ),
+    "no document to warm up on": (
+        ["corpus.maximum_tokens=1023"],
+        ["corpus.maximum_tokens 1023", "below 1024, context.target_length"],
+    ),
+    "all documents are long": (
+        ["corpus.upsampling.longer_than=299"],
+        ["corpus.upsampling.longer_than 299", "context.train_length 300"],
+    ),
+    "no document is long": (
+        ["corpus.upsampling.longer_than=100000"],
+        ["corpus.upsampling.longer_than 100000", "corpus.maximum_tokens 100000"],
+    ),
+    "warmup without end": (["score.warmup.steps=null", "score.warmup.warmup_steps=0"], ["score", "warmup.steps"]),
+    "nothing has a longer context": (
+        ["score={source: long-short, length: 3}"],
+        ["score", "short_length 2", "length 3", "4 or more"],
+    ),
+    "no such device": (["launch.score_devices=[gpu, cpu]"], ["launch.score_devices.0: 'gpu'", "auto|cpu|cuda"]),
     "similarity of 1": (["corpus.similarity=1"], ["corpus.similarity: 1", "less than 1"]),
     "impactful without score": (["score=null"], ["selection.strategy impactful", "score", "not given"]),
     "score without use": (["selection.strategy=digits"], ["selection.strategy", "digits", "score given"]),
@@ -210,7 +232,7 @@ MISTAKES = {
     "short context without use": (["score.short_length=10"], ["score", "short_length 10", "warmup"]),
     "short context too long": (
         ["score={source: long-short, length: 64, short_length: 64}"],
-        ["short_length 64", "below length 64"],
+        ["short_length 64", "length 64", "2..62"],
     ),
     "scored past the target": (["score.length=1025"], ["score.length 1025", "context.target_length 1024"]),
     "warmup batch": (

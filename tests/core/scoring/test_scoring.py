@@ -159,7 +159,7 @@ def test_lengths():
     with pytest.raises(RecipeError, match=r"short_length 64 .* score.length 32 .* allowed: 2..30"):
         resolve_lengths(ScoreSection(short_length=64), 32)
     with pytest.raises(RecipeError, match=r"score.length must be 4 or more"):
-        resolve_lengths(ScoreSection(length=3), 32)
+        resolve_lengths(ScoreSection(), 3)
 
 
 def test_beyond_the_window_is_told(make_job, capfd):

@@ -45,6 +45,15 @@ def test_round_trip_and_damage(tmp_path):
         read_impact(tmp_path)
 
 
+def test_what_stands_in_every_sentence_is_no_anchor():
+    rows = table([(9, 9, 1.0), (8, 9, 0.9), (7, 9, 0.8), (1, 9, 0.1), (0, 9, 0.0)])
+    classes = ["punctuation", "white space", "special", "words", "numbers"]
+    rows = rows.set_column(2, SCHEMA.field("token_class"), pa.array(classes))
+    for rank_by in ("share", "score"):
+        anchors = anchor_tokens(rows, SelectionSection(top_share=0.5, rank_by=rank_by))
+        assert np.flatnonzero(anchors).tolist() == [3]  # half of the two that are left
+
+
 ROWS = st.lists(
     st.tuples(st.integers(-3, 3), st.integers(0, 4), st.sampled_from([0, 0.25, 0.5, 1])), min_size=1, max_size=30
 )

@@ -36,7 +36,7 @@ def rng(seed=0):
 
 
 def test_sentences_with_an_impactful_token_are_kept(tokenizer):
-    section = SelectionSection(strategy="impactful", top_share=0.2)
+    section = SelectionSection(strategy="impactful", top_share=0.2, rank_by="score", minimum_count=1)
     classes = token_classes(tokenizer, anchors=anchor_tokens(impact([0.0, 9.0, 1.0, 2.0, 3.0, 8.0]), section))
     # A fifth of six types, rounded up, are two: `but` and `.`, which every sentence of the first text has.
     assert np.flatnonzero(classes.anchor).tolist() == [BUT, END]
