@@ -9,7 +9,7 @@ import pytest
 from flows.extend_context import extend_context
 from flows.plan import plan
 from longrecipe_core.artifacts import ArtifactStore
-from longrecipe_core.errors import LaunchError, RecipeError
+from longrecipe_core.errors import EvaluationError, LaunchError, RecipeError
 from longrecipe_core.recipe import Recipe
 from longrecipe_core.selection.impact import anchor_tokens, read_impact
 from tasks.corpus import tokenize
@@ -128,3 +128,12 @@ def test_what_cannot_be_scored_is_told_in_one_line(store, first_run, recipe_file
     recipe = scored(recipe_file, first_run, "long-short", "launch.score_devices=[cuda:77, auto]")
     with pytest.raises(LaunchError, match=r"RecipeError: launch.score_devices: no device 'cuda:77'"):
         extend_context(recipe, str(store))
+
+
+def test_documents_too_short_to_evaluate_are_told_before_the_warmup(store, first_run, recipe_file):
+    """A target of 4,096 tokens, which no document has: nothing may be trained first."""
+    recipe = scored(recipe_file, first_run, "warmup", "context.target_length=4096")
+    with pytest.raises(EvaluationError, match="4096"):
+        extend_context(recipe, str(store))
+    missing = [line.stage for line in plan(recipe, ArtifactStore(str(store))) if line.status == "run"]
+    assert missing[0] == "warmup"

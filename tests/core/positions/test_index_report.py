@@ -36,8 +36,7 @@ def build(directory, lengths, share=0.5, labels=None, selection="digits", **opti
         directory / "index",
         context=ContextSection(target_length=400, train_length=120),
         selection=SelectionSection(strategy=selection),
-        positions=PositionsSection(),
-        **{"samples": None, "seed": 1, "progress": lines.append, **options},
+        **{"positions": PositionsSection(), "samples": None, "seed": 1, "progress": lines.append, **options},
     )
     table = pa.ipc.open_file(str(directory / "index" / "index-00000.arrow")).read_all().to_pylist()
     return metrics, lines, table
@@ -93,6 +92,17 @@ def test_warnings(tmp_path):
         warnings = [line for line in lines if "warning" in line]
         assert len(warnings) == bool(expected), name
         assert all(part in warnings[0] for part in expected), warnings
+
+
+def test_gather_tells_how_far_its_documents_reach(tmp_path):
+    options = {"selection": "none", "positions": PositionsSection(strategy="gather")}
+    _, lines, table = build(tmp_path, [150, 400, 200], **options)
+    warning = "index: warning: 2 of 3 samples are of documents below context.target_length 400"
+    (line,) = [line for line in lines if "train no position behind their end" in line]
+    assert line.startswith(warning)
+    assert "mean length 250" in line
+    ends = {row["document"]: row["position_start"][-1] + row["length"][-1] for row in table}
+    assert (ends[0] <= 150, ends[2] <= 200) == (True, True)
 
 
 def test_each_sources_samples(tmp_path):

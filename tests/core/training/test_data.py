@@ -68,6 +68,12 @@ def test_no_document_holds_a_window(tmp_path):
         windows(tmp_path, [7, 3])
 
 
+def test_less_than_one_length_of_windows_is_no_training(tmp_path):
+    """Three places in all: without a number of samples there would be none, and a division by zero later."""
+    with pytest.raises(TrainingError, match="room for 3 windows of 8 tokens.*number of steps"):
+        windows(tmp_path, [9, 8])
+
+
 class Numbered:
     """Twelve samples that are their own number."""
 
