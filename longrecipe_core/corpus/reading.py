@@ -5,6 +5,7 @@ rows would be missing in silence. Both come up as the same kinds of exceptions, 
 the storage itself raises is turned into a `CorpusError` before a decompressor or a parser sees it.
 """
 
+import errno
 import io
 import lzma
 import zipfile
@@ -23,6 +24,8 @@ from longrecipe_core.errors import CorpusError
 # What decompressors and Arrow raise for bytes that are not what they should be.
 DAMAGE_ERRORS = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 _BUFFER = 1 << 20
+# What a decompressor is asked for at a time. What it has of such a part when it meets the damage is lost with it.
+_PART = 1 << 13
 
 
 class _Storage(io.RawIOBase):
@@ -45,7 +48,13 @@ class _Storage(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._try(lambda: self._stream.seek(offset, whence)))
+        if whence != io.SEEK_SET:
+            if whence == io.SEEK_END:
+                self._try(lambda: self._stream.seek(0, io.SEEK_END))
+            offset += self.tell()
+        if offset < 0:  # a damaged file can send its reader there, and the storage is not to blame
+            raise OSError(errno.EINVAL, "shorter than it says")
+        return int(self._try(lambda: self._stream.seek(offset)))
 
     def tell(self) -> int:
         return int(self._try(self._stream.tell))
@@ -62,14 +71,37 @@ class _Storage(io.RawIOBase):
             raise CorpusError(f"{self._name}: can't be read: {one_line(error)}") from error
 
 
+class _Decompressed(io.RawIOBase):
+    """What a decompressor gives, in small parts, so that what came before the damage is out when it is met.
+
+    A buffer that asks for more loses what it has when an error comes while it is being filled.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._stream.read1(min(len(buffer), _PART))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
 @contextmanager
-def open_raw(file: SourceFile) -> Iterator[BinaryIO]:
+def open_raw(file: SourceFile) -> Iterator[io.BufferedReader]:
     """The file's bytes as they are stored.
 
     Raises:
         CorpusError: the storage fails, now or at any later read.
     """
-    with cast(BinaryIO, io.BufferedReader(_Storage(file), _BUFFER)) as stream:
+    with cast(io.BufferedReader, io.BufferedReader(_Storage(file), _BUFFER)) as stream:
         yield stream
 
 
@@ -85,7 +117,10 @@ def open_decompressed(file: SourceFile) -> Iterator[BinaryIO]:
         if file.compression is None:
             yield raw
             return
-        with cast(BinaryIO, io.BufferedReader(_decompressor(file, raw), _BUFFER)) as stream:
+        # Of every compression nothing takes some bytes, but not every decompressor says so.
+        if not raw.peek(1):
+            raise EOFError("an empty file")
+        with io.BufferedReader(_Decompressed(_decompressor(file, raw)), _BUFFER) as stream:
             yield stream
 
 
@@ -95,11 +130,19 @@ def _decompressor(file: SourceFile, raw: BinaryIO) -> Any:
         # to where it gets and reports no error.
         return pa.CompressedInputStream(raw, "zstd")
     if file.compression == "zip":
-        names = zipfile.ZipFile(raw).namelist()
-        if len(names) != 1:
-            raise CorpusError(f"{file.name}: a zip archive of one file expected; it has {len(names)}: unpack it")
-        raw.seek(0)
+        return _zip_member(file, raw)
     return compr[file.compression](raw, mode="rb")
+
+
+def _zip_member(file: SourceFile, raw: BinaryIO) -> Any:
+    try:
+        archive = zipfile.ZipFile(raw)
+        members = archive.infolist()
+        if len(members) == 1:
+            return archive.open(members[0])
+    except RuntimeError as error:  # it is encrypted, or (NotImplementedError) packed in a way that Python can't read
+        raise zipfile.BadZipFile(str(error)) from error
+    raise CorpusError(f"{file.name}: a zip archive of one file expected; it has {len(members)}: unpack it")
 
 
 def read_limited(file: SourceFile, longest: int) -> bytes | BadFileError:

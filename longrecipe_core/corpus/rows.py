@@ -5,6 +5,7 @@ columns of dates for timestamps, and after a failed block reads the whole file o
 Tables are read in `tables.py`.
 """
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -41,8 +42,11 @@ def json_rows(file: SourceFile, columns: list[str], longest: int) -> Rows:
                 if len(line) > longest and not line.endswith(b"\n"):
                     _skip_line(stream)
                     yield BadRowError("oversized", f"{place}: {oversized(longest)}")
-                elif not line.isspace():
-                    yield _parse(line, "utf-8-sig" if number == 1 else "utf-8", columns, place)
+                    continue
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    yield _parse(line, columns, place)
     except DAMAGE_ERRORS as error:
         yield BadFileError(
             "damaged", f"{file.name}, after line {number}: can't be read (cut short?): {one_line(error)}"
@@ -54,9 +58,9 @@ def _skip_line(stream: BinaryIO) -> None:
         pass
 
 
-def _parse(line: bytes, encoding: str, columns: list[str], place: str) -> Row | BadRowError:
+def _parse(line: bytes, columns: list[str], place: str) -> Row | BadRowError:
     try:
-        values = json.loads(line.decode(encoding))
+        values = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return BadRowError("not_utf8", f"{place}: not UTF-8: {one_line(error)}")
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Rows of Parquet and Arrow files, of hub datasets and of `save_to_disk` directories.
 
-Tables are taken apart in Arrow's own memory, some megabytes of rows at a time, and a value becomes a Python
-object only after its size is known.
+Tables are taken apart in Arrow's own memory, a few rows at a time where they have to be decoded, and a value
+becomes a Python object only after its size and its type are known.
 """
 
 import mmap
@@ -24,7 +24,9 @@ from longrecipe_core.recipe.sections import SourceSection
 
 _BYTES_AT_A_TIME = 8 << 20
 _ROWS_AT_A_TIME = 1 << 12
-_ROWS_PER_BATCH = 16  # of hub and disk, where sizes are not known beforehand and a row may be a book
+# Where rows are decoded or fetched. Sizes are not known beforehand, and a row may be a book: a row group's size
+# tells only the mean, and not even that where texts repeat, since the file then holds each of them once.
+_ROWS_PER_BATCH = 16
 _FILE_FORM = b"ARROW1\0\0"  # in front of Arrow's file form; what follows reads like its stream form
 _CONTINUES = b"\xff\xff\xff\xff"  # in front of each message since Arrow 0.15
 _END = _CONTINUES + b"\0\0\0\0"
@@ -43,8 +45,9 @@ def parquet_rows(file: SourceFile, columns: list[str], longest: int) -> Rows:
             if len(chosen) < len(columns):
                 yield from (_nameless(names, group.num_rows) for group in _row_groups(parquet.metadata))
             else:
-                rows = _rows_per_batch(parquet.metadata, chosen)
-                yield from parquet.iter_batches(batch_size=rows, columns=chosen, use_threads=False)
+                for number, group in enumerate(_row_groups(parquet.metadata)):
+                    rows = min(_ROWS_PER_BATCH, _fitting(group.num_rows, _size(group, chosen)))
+                    yield from parquet.iter_batches(rows, row_groups=[number], columns=chosen, use_threads=False)
 
     return _file_rows(file, batches(), columns, longest)
 
@@ -90,18 +93,18 @@ def _row_groups(metadata: Any) -> Iterator[Any]:
     return (metadata.row_group(number) for number in range(metadata.num_row_groups))
 
 
-def _rows_per_batch(metadata: Any, columns: list[str]) -> int:
-    """So many rows that the wanted columns come to some megabytes."""
-    size = 0
-    for group in _row_groups(metadata):
-        for number in range(group.num_columns):
-            column = group.column(number)
-            if column.path_in_schema in columns or column.path_in_schema.split(".")[0] in columns:
-                size += column.total_uncompressed_size
-    return _fitting(metadata.num_rows, size)
+def _size(group: Any, columns: list[str]) -> int:
+    """Bytes of a row group's wanted columns, decompressed but still encoded."""
+    every = (group.column(number) for number in range(group.num_columns))
+    return sum(
+        column.total_uncompressed_size
+        for column in every
+        if column.path_in_schema in columns or column.path_in_schema.split(".")[0] in columns
+    )
 
 
 def _fitting(rows: int, size: int) -> int:
+    """So many of the rows that they come to some megabytes, if they are of about one size."""
     return max(1, min(_ROWS_AT_A_TIME, _BYTES_AT_A_TIME * rows // max(size, 1)))
 
 
@@ -172,18 +175,21 @@ def _arrow_source(file: SourceFile) -> Iterator[tuple[pa.NativeFile, Callable[[]
 
 def _table_rows(table: pa.RecordBatch | pa.Table, columns: list[str], longest: int, name: str, before: int) -> Rows:
     missing = missing_column(columns, table.schema.names, name)
+    twice = next((column for column in columns if table.schema.names.count(column) > 1), None)
+    if twice is not None:
+        raise CorpusError(f"{name}: has several columns {twice!r}; rename all but the one that is meant")
     cells = [] if missing else [_cells(table.column(column), longest) for column in columns]
     for number in range(before + 1, before + table.num_rows + 1):
         place = f"{name}, row {number}"
         if missing is not None:
             yield missing
             continue
-        values = [next(column) for column in cells]
-        bad = next((value for value in values if isinstance(value, _Bad)), None)
+        values = {column: next(values) for column, values in zip(columns, cells, strict=True)}
+        bad = next(((column, value) for column, value in values.items() if isinstance(value, _Bad)), None)
         if bad is not None:
-            yield BadRowError(bad.reason, f"{place}: {bad.message}")
+            yield BadRowError(bad[1].reason, f"{place}, column {bad[0]!r}: {bad[1].message}")
         else:
-            yield Row(place, dict(zip(columns, values, strict=True)))
+            yield Row(place, values)
 
 
 class _Bad:
@@ -195,22 +201,61 @@ class _Bad:
 
 
 def _cells(column: pa.Array | pa.ChunkedArray, longest: int) -> Iterator[Any]:
-    """A column's values as Python objects, text decoded here so that bad bytes spoil their own row only."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    """A column's values as Python objects, text decoded here so that bad bytes spoil their own row only.
+
+    Of other types than text and lists of integers nothing is converted, for Python has no form of some of their
+    values: dates after the year 9999, for one.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        for chunk in column.chunks:
+            yield from _cells(chunk, longest)
+        return
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
     kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_dictionary(kind):
+        yield from _dictionary_cells(column, longest)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         column = column.cast(pa.large_binary())
         column.validate(full=True)
         yield from (_text(scalar, longest) for scalar in column)
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    elif _is_list_of_integers(kind):
         column.validate(full=True)
         for scalar in column:
             too_long = scalar.is_valid and scalar.values.nbytes > longest
             yield _Bad("oversized", oversized(longest)) if too_long else scalar.as_py()
     else:
         column.validate(full=True)
-        yield from (scalar.as_py() for scalar in column)
+        other = _Bad("wrong_type", f"text expected, or a list of token ids, not {kind}")
+        yield from (other if valid.as_py() else None for valid in column.is_valid())
+
+
+def _dictionary_cells(column: pa.DictionaryArray, longest: int) -> Iterator[Any]:
+    """Each value is looked up for itself: all of them laid out can take any multiple of the dictionary."""
+    column.indices.validate(full=True)
+    for scalar in column.indices:
+        index = scalar.as_py()
+        if index is None:
+            yield None
+        elif 0 <= index < len(column.dictionary):
+            yield from _cells(column.dictionary.slice(index, 1), longest)
+        else:
+            raise pa.ArrowInvalid(f"index {index} into a dictionary of {len(column.dictionary)} values")
+
+
+def _is_list_of_integers(kind: pa.DataType) -> bool:
+    """Lists of nothing, whose type knows no integers, among them."""
+    tests = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    )
+    if not any(test(kind) for test in tests):
+        return False
+    inner = kind.value_type
+    return bool(pa.types.is_integer(inner) or pa.types.is_null(inner))
 
 
 def _text(scalar: Any, longest: int) -> str | _Bad | None:

@@ -16,6 +16,7 @@ from longrecipe_core.corpus.progress import Progress, Ticker
 from longrecipe_core.corpus.shards import TokenWriter
 from longrecipe_core.corpus.split import is_validation
 from longrecipe_core.corpus.tokenizer import load_tokenizer
+from longrecipe_core.errors import CorpusError
 from longrecipe_core.fan_out import Engine, Here
 from longrecipe_core.recipe.sections import SourceSection
 
@@ -65,7 +66,8 @@ def tokenize(
         `docs/corpus.md`.
 
     Raises:
-        CorpusError: a source or the tokenizer can't be read; one line that names the file and row.
+        CorpusError: a source or the tokenizer can't be read, in one line that names the file and row; or no
+            document is left.
         FanOutError: a batch's worker died several times.
     """
     encoder = SourceEncoder(
@@ -98,6 +100,11 @@ def tokenize(
         counts = total(encoder.counts)
         if progress is not None and (counts.skipped or counts.skipped_files):
             progress(f"tokenize: skipped documents {_list(counts.skipped)}; files {_list(counts.skipped_files)}")
+        if train.rows + validation.rows == 0:
+            raise CorpusError(
+                f"tokenize: none of {counts.read:,} documents is left; skipped documents {_list(counts.skipped)}; "
+                f"files {_list(counts.skipped_files)}; give sources with text, or change what leaves it out"
+            )
     duplicates = len(seen) - len(np.unique(np.frombuffer(seen, dtype=np.uint64)))
     return {
         "documents": {

@@ -1,5 +1,6 @@
 """Rows and files that can't be read: an error that names them, or a counted skip, and never a silent loss."""
 
+import codecs
 import gzip
 import io
 import json
@@ -107,7 +108,7 @@ def test_bad_values_of_a_table(tmp_path: Path, kind: str) -> None:
     texts, counts = read(path, format, longest_row=LONGEST)
     assert texts == ["one", None, "", "fünf"]
     assert counts == {"read": 6, "skipped": {"not_utf8": 1, "oversized": 1}, "files_skipped": {}}
-    assert "a, row 2: not UTF-8" in refuse(path, format, longest_row=LONGEST)
+    assert "a, row 2, column 'text': not UTF-8" in refuse(path, format, longest_row=LONGEST)
     assert read(path, format, limit=3, longest_row=LONGEST)[0] == ["one", None]  # the limit counts bad rows
     assert read(path, format, text_column="n")[1]["skipped"] == {"wrong_type": 6}
     assert read(path, format, text_column="body") == (
@@ -117,12 +118,87 @@ def test_bad_values_of_a_table(tmp_path: Path, kind: str) -> None:
     assert refuse(path, format, text_column="body").endswith("no column 'body'; it has n, text")
 
 
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream", "disk"])
+def test_a_column_of_another_type_is_never_converted(tmp_path: Path, kind: str) -> None:
+    late = pa.array([2**62, None, 0], pa.timestamp("us"))  # Python has no such date
+    ids = pa.array([[1, 2], None, [2**62]], pa.list_(pa.timestamp("us")))
+    table = pa.table({"text": late, "ids": ids, "bytes": [b"a", None, b"c"]})
+    path = tmp_path / "a"
+    if kind == "disk":
+        import datasets
+
+        datasets.Dataset(table).save_to_disk(path)
+    else:
+        path.write_bytes(arrow(table, kind))
+    format = {"file": "arrow", "stream": "arrow"}.get(kind, kind)
+    for column, type_ in (("text", "timestamp[us]"), ("ids", "list<element: timestamp[us]>"), ("bytes", "binary")):
+        texts, counts = read(path, format, text_column=column)
+        assert texts == [None]
+        assert counts == {"read": 3, "skipped": {"wrong_type": 2}, "files_skipped": {}}
+        message = refuse(path, format, text_column=column).replace("item:", "element:")
+        assert message.endswith(f"a, row 1, column '{column}': text expected, or a list of token ids, not {type_}")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_a_column_that_is_there_twice(tmp_path: Path, kind: str) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names=["text", "text", "body"])
+    path = tmp_path / "a"
+    path.write_bytes(arrow(table, kind))
+    format = {"file": "arrow", "stream": "arrow"}.get(kind, kind)
+    for bad_rows in ("error", "skip"):
+        message = refuse(path, format, bad_rows=bad_rows)
+        assert message.endswith("a: has several columns 'text'; rename all but the one that is meant")
+    assert read(path, format, text_column="body")[0] == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "view", "large", "null", "dictionary", "extension"])
+def test_every_kind_of_text_and_of_lists(tmp_path: Path, kind: str, foreign_tokenizer: Path) -> None:
+    lists = {"fixed": pa.list_(pa.int16(), 2), "view": pa.list_view(pa.int32()), "large": pa.large_list(pa.uint64())}
+    texts = ["one", None, "fünf", "one"]
+    if kind in lists or kind == "null":
+        ids = load_tokenizer(foreign_tokenizer).encode("zoo zo", add_special_tokens=False)[:2]
+        column = pa.array([ids, None] if kind in lists else [[], None], lists.get(kind, pa.list_(pa.null())))
+        options = {"text_column": "x", "ids_column": "ids", "tokenizer": str(foreign_tokenizer)}
+        name, expected = "ids", [load_tokenizer(foreign_tokenizer).decode(ids) if kind in lists else "", None]
+    else:
+        column = pa.array(texts).dictionary_encode()
+        if kind == "extension":
+            column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts))
+        options, name, expected = {}, "text", texts
+    (tmp_path / "a.arrow").write_bytes(arrow(pa.table({name: column}), "file"))
+    assert read(tmp_path / "a.arrow", "arrow", **options)[0] == expected
+
+
+def test_a_dictionary_with_bad_values_and_indices(tmp_path: Path) -> None:
+    values = pa.array([b"one", b"\xff", b"x" * (LONGEST + 1)]).cast(pa.binary()).view(pa.string())
+    for indices, expected in (([0, 1, 2, None, 0], 5), ([0, 7, 0], 1), ([0, -1, 0], 1)):
+        column = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int8()), values, safe=False)
+        (tmp_path / "a.arrow").write_bytes(arrow(pa.table({"text": column}), "file", rows=9))
+        texts, counts = read(tmp_path / "a.arrow", "arrow", longest_row=LONGEST)
+        assert counts["read"] == expected or counts["read"] == 0  # a whole batch is checked first
+        if expected == 5:
+            assert texts == ["one", None, "one"]
+            assert counts["skipped"] == {"not_utf8": 1, "oversized": 1}
+        else:
+            assert counts["files_skipped"] == {"damaged": 1}
+
+
+def test_a_byte_order_mark_and_nothing_else_in_the_first_line(tmp_path: Path) -> None:
+    for first in (b"\n", b" \r\n", b""):
+        (tmp_path / "a.jsonl").write_bytes(codecs.BOM_UTF8 + first + b'{"text": "a"}\n')
+        assert read(tmp_path / "a.jsonl", "jsonl") == (["a"], {"read": 1, "skipped": {}, "files_skipped": {}})
+    (tmp_path / "a.jsonl").write_bytes(codecs.BOM_UTF8)
+    assert read(tmp_path / "a.jsonl", "jsonl")[1]["read"] == 0
+    (tmp_path / "a.jsonl").write_bytes(b"\n" + codecs.BOM_UTF8 + b"\n")  # a mark is one in front of all only
+    assert read(tmp_path / "a.jsonl", "jsonl")[1]["skipped"] == {"not_json": 1}
+
+
 def test_text_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"fine")
     (tmp_path / "b.txt").write_bytes(b"\xff")
     (tmp_path / "c.txt").write_bytes(b"x" * (LONGEST + 1))
     (tmp_path / "d.txt").write_bytes(b"x" * LONGEST)
-    (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"fine " * 99)[:-9])
+    (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"fine " * 20)[:-9])
     (tmp_path / "f.txt.zst").write_bytes(zstandard.compress(b"two ") + zstandard.compress(b"frames"))
     texts, counts = read(tmp_path, "text", longest_row=LONGEST)
     assert texts == ["fine", "x" * LONGEST, "two frames"]

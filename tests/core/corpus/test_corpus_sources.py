@@ -279,13 +279,13 @@ def test_bad_columnar_files_name_file_and_row(root: str) -> None:
         content, format = arrow_bytes(table, kind), name.rpartition(".")[2]
         message = complain(root, name, content, format=format, text_column="body")
         assert message.endswith("no column 'body'; it has n, text")
-        assert "row 1, column 'n': text expected, not int" in complain(
+        assert "row 1, column 'n': text expected, or a list of token ids, not int64" in complain(
             root, name, content, format=format, text_column="n"
         )
     offsets, data = pa.py_buffer(b"\0\0\0\0\x02\0\0\0\x05\0\0\0"), pa.py_buffer(b"ok\xff\xfe\xfd")
     invalid = pa.table({"text": pa.Array.from_buffers(pa.string(), 2, [None, offsets, data])})
     message = complain(root, "u.parquet", arrow_bytes(invalid, "parquet"), format="parquet")
-    assert "row 2: not UTF-8" in message
+    assert "row 2, column 'text': not UTF-8" in message
 
 
 def test_nothing_there(root: str, tmp_path: Path) -> None:

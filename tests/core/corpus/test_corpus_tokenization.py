@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from longrecipe_core.corpus import (
+    Filters,
     PackedShards,
     TokenShards,
     encoding,
@@ -114,6 +115,31 @@ def test_counts_add_up(tmp_path: Path, tokenizer: Path) -> None:
     total = sum(len(reader.input_ids(row)) for reader in shards.values() for row in range(len(reader)))
     assert lines[-2] == "tokenize: skipped documents empty 3, empty_prompt 1; files unparsable 1"
     assert lines[-1] == f"tokenize: 5 documents, {total:,} tokens"
+
+
+def test_a_corpus_without_documents_is_an_error(tmp_path: Path, tokenizer: Path) -> None:
+    for directory in ("nothing", "damaged", "short"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "nothing" / "a.jsonl").write_bytes(b"")
+    (tmp_path / "damaged" / "a.jsonl.gz").write_bytes(b"")
+    text_source(tmp_path / "short" / "a.jsonl", ["x", None, "xy", ""])
+    for directory, message in (
+        ("nothing", "tokenize: none of 0 documents is left; skipped documents none; files none; give"),
+        ("damaged", "tokenize: none of 0 documents is left; skipped documents none; files damaged 1; give"),
+        ("short", "tokenize: none of 4 documents is left; skipped documents empty 2, too_short 2; files none; give"),
+    ):
+        source = SourceSection(path=str(tmp_path / directory), format="jsonl", bad_rows="skip")
+        with pytest.raises(CorpusError, match=message):
+            tokenize(
+                [source],
+                tokenizer,
+                tmp_path / f"out-{directory}",
+                validation_share=0.5,
+                filters=Filters(minimum_tokens=9),
+            )
+    # All of them in one of the splits is fine.
+    metrics = tokenize([text_source(tmp_path / "a.jsonl", ["one"])], tokenizer, tmp_path / "out", validation_share=1)
+    assert metrics["splits"]["train"] == {"documents": 0, "tokens": 0}
 
 
 def test_begin_token_in_front_nothing_behind_and_no_truncation(tmp_path: Path, bos_tokenizer: Path) -> None:
