@@ -44,7 +44,8 @@ def score(job: ScoringJob) -> None:
     for number, row in enumerate(rows):
         document = torch.from_numpy(tokens.input_ids(int(row))[: job.length].astype(np.int64))
         _add_document(sums, job, base, extended, document, top)
-        print(f"score: document {number + 1} of {len(rows)}, {int(sums.count.sum())} tokens", flush=True)
+        if (number + 1) % max(1, len(rows) // 10) == 0:  # a line per tenth
+            print(f"score: document {number + 1} of {len(rows)}, {int(sums.count.sum())} tokens", flush=True)
     job.output.mkdir(parents=True, exist_ok=True)
     vocabulary = read_vocabulary(tokenizer)
     write_impact(job.output, _impact_table(vocabulary, sums))

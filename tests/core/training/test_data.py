@@ -70,7 +70,7 @@ def test_no_document_holds_a_window(tmp_path):
 
 def test_less_than_one_length_of_windows_is_no_training(tmp_path):
     """Three places in all: without a number of samples there would be none, and a division by zero later."""
-    with pytest.raises(TrainingError, match="room for 3 windows of 8 tokens.*number of steps"):
+    with pytest.raises(TrainingError, match=r"room for 3 windows of 8 tokens.*number of steps"):
         windows(tmp_path, [9, 8])
 
 
