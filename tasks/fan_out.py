@@ -90,10 +90,9 @@ class Ray:
 
             cpus = max(_cluster_cpus(), launch.workers or 1)
             log(f"{self._work.stage.name}: shards on Ray, {cpus} at a time")
-            try:
-                yield from in_order(submit, jobs, 2 * cpus)
-            finally:
-                shards.cancel()
+            # What is under way when this is left early ends with the connection. ray.cancel would end it sooner, and now
+            # and then this very process: Ray 2.60 aborts when a task that it has just cancelled reports its end.
+            yield from in_order(submit, jobs, 2 * cpus)
 
     def _references(self, inputs: Inputs) -> dict[str, ArtifactRef] | None:
         """The stage's inputs as a worker can fetch them, or None if one is something else."""
@@ -153,13 +152,6 @@ class _Shards:
         """Start a shard; returns what waits for its result."""
         self._start(number, call)
         return functools.partial(self._result, number, call)
-
-    def cancel(self) -> None:
-        """End what is under way, for nobody waits for it any more."""
-        import ray
-
-        for future in self._under_way.values():
-            ray.cancel(future.wrapped_future, force=True)
 
     def _start(self, number: int, call: _Call) -> None:
         from prefect_ray.context import remote_options
