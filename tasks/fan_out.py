@@ -68,7 +68,7 @@ class Ray:
         try:
             import prefect_ray  # noqa: F401
         except ImportError as error:
-            raise RecipeError("the engine ray is not installed: pip install 'longrecipe[ray]'") from error
+            raise RecipeError("the engine ray is not installed: pip install '.[ray]'") from error
 
     def each(self, function: Callable[[Inputs, Job], Result], jobs: Iterable[Job], inputs: Inputs) -> Iterator[Result]:
         """See `Engine.each`; at most two jobs per CPU of the cluster are under way.
@@ -90,8 +90,8 @@ class Ray:
 
             cpus = max(_cluster_cpus(), launch.workers or 1)
             log(f"{self._work.stage.name}: shards on Ray, {cpus} at a time")
-            # What is under way when this is left early ends with the connection. ray.cancel would end it sooner, and now
-            # and then this very process: Ray 2.60 aborts when a task that it has just cancelled reports its end.
+            # What is under way when this is left early ends with the connection. ray.cancel would end it sooner, and
+            # now and then this process too: Ray 2.60 aborts when a task that was just cancelled reports its end.
             yield from in_order(submit, jobs, 2 * cpus)
 
     def _references(self, inputs: Inputs) -> dict[str, ArtifactRef] | None:

@@ -51,7 +51,7 @@ def _engine_problems(recipe: Recipe) -> Iterator[str]:
     if name not in ENGINES:
         yield f"{ENGINE_VARIABLE}={name} in the environment: no such engine; allowed: {', '.join(ENGINES)}"
     elif name == "ray" and importlib.util.find_spec("prefect_ray") is None:
-        yield "launch.engine: ray is not installed; pip install 'longrecipe[ray]'"
+        yield "launch.engine: ray is not installed; pip install '.[ray]'"
 
 
 def _missing_sources(recipe: Recipe) -> Iterator[str]:

@@ -263,7 +263,10 @@ class ScoreSection(Section):
     def _needs(self) -> Self:
         for name in ("model", "warmup"):
             if (self.source == name) != (getattr(self, name) is not None):
-                raise ValueError(f"source {name} and the section {name} go together; got source {self.source}")
+                given = "given" if getattr(self, name) is not None else "not given"
+                raise ValueError(
+                    f"source {name} and the section {name} go together; got source {self.source} and {name} {given}"
+                )
         if self.warmup is not None and self.warmup.steps is None:
             raise ValueError("warmup.steps is missing: windows of the target length are drawn, so there are no epochs")
         short = self.short_length or max(2, (self.length or 0) // 8)
