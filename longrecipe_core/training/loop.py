@@ -22,6 +22,10 @@ from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
 from longrecipe_core.training.schedule import learning_rate, total_steps
 
+# The wrapped model, to the process's end. Freeing DDP joins gloo's thread while holding Python's lock, and that thread
+# may just then wait for the lock to free the last barrier's tensors: both would wait for ever (torch 2.13).
+_KEPT: list[torch.nn.Module] = []
+
 
 def train(job: TrainingJob) -> None:
     """Run a job on this rank: resume where a checkpoint is, train, and let rank 0 write the model.
@@ -87,6 +91,7 @@ def train(job: TrainingJob) -> None:
         save_model(model, job.output)
     accelerator.wait_for_everyone()  # the other ranks must not end, and be taken for dead, while rank 0 writes
     accelerator.end_training()
+    _KEPT.append(summed_loss)
 
 
 def make_accelerator(job: TrainingJob) -> Accelerator:
