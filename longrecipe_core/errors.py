@@ -1,5 +1,8 @@
 """One class per cause. A message names the value, where it came from and what would do."""
 
+import sys
+from collections.abc import Callable
+
 
 class LongRecipeError(Exception):
     """The root of every error that this project raises on purpose."""
@@ -75,3 +78,13 @@ class LaunchError(LongRecipeError):
 
 class EvaluationError(LongRecipeError):
     """A measurement can't be taken."""
+
+
+def run_job(work: Callable[[], None]) -> int:
+    """The exit code of a job's process: a known error is one line on stderr and 1, the rest keep their traceback."""
+    try:
+        work()
+    except LongRecipeError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0

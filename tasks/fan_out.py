@@ -16,10 +16,10 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from longrecipe_core.artifacts import ArtifactRef
-from longrecipe_core.errors import FanOutError, RecipeError
+from longrecipe_core.errors import FanOutError
 from longrecipe_core.fan_out import ATTEMPTS, Engine, Inputs, default_workers, in_order, local_engine, portable
 from longrecipe_core.fan_out.engine import Job, Result
-from longrecipe_core.recipe.checks import ENGINE_VARIABLE, ENGINES
+from longrecipe_core.recipe.checks import chosen_engine
 from tasks.run import Run, Work, fetch_input
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def engine(work: Work) -> Engine:
     Raises RecipeError for another name in LONGRECIPE_ENGINE, and for Ray where it is not installed.
     """
     launch = work.run.recipe.launch
-    name = launch.engine or os.environ.get(ENGINE_VARIABLE) or "processes"
-    if name not in ENGINES:
-        raise RecipeError(f"{ENGINE_VARIABLE}={name}: there are the engines {' and '.join(ENGINES)}")
-    return Ray(work) if name == "ray" else local_engine(launch.workers, work.log)
+    return Ray(work) if chosen_engine(launch) == "ray" else local_engine(launch.workers, work.log)
 
 
 class Ray:
@@ -65,10 +62,6 @@ class Ray:
         if self._address is None:
             # Ray's own switch, in spite of its name, for a cluster on the loopback interface alone; read on import.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        try:
-            import prefect_ray  # noqa: F401
-        except ImportError as error:
-            raise RecipeError("the engine ray is not installed: pip install '.[ray]'") from error
 
     def each(self, function: Callable[[Inputs, Job], Result], jobs: Iterable[Job], inputs: Inputs) -> Iterator[Result]:
         """See `Engine.each`; at most two jobs per CPU of the cluster are under way.

@@ -11,7 +11,7 @@ from typing import Any
 
 from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe.schema import Recipe
-from longrecipe_core.recipe.sections import SourceSection
+from longrecipe_core.recipe.sections import LaunchSection, SourceSection
 
 ENGINE_VARIABLE = "LONGRECIPE_ENGINE"
 ENGINES = ("processes", "ray")
@@ -36,7 +36,10 @@ def check_inputs(recipe: Recipe) -> None:
             problems.append(f"{key}: {model.path} is not a directory")
     if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
         problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
-    problems += _engine_problems(recipe)
+    try:
+        chosen_engine(recipe.launch)
+    except RecipeError as error:
+        problems.append(str(error))
     if recipe.launch.ulysses_degree > 1:
         problems.append(
             f"launch.ulysses_degree: {recipe.launch.ulysses_degree} asks for sequence parallelism, which this version "
@@ -46,12 +49,18 @@ def check_inputs(recipe: Recipe) -> None:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
 
 
-def _engine_problems(recipe: Recipe) -> Iterator[str]:
-    name = recipe.launch.engine or os.environ.get(ENGINE_VARIABLE) or "processes"
+def chosen_engine(launch: LaunchSection) -> str:
+    """What runs the shards: as the recipe says, else the environment, else processes.
+
+    Raises:
+        RecipeError: The environment names none that there is, or it is not installed.
+    """
+    name = launch.engine or os.environ.get(ENGINE_VARIABLE) or "processes"
     if name not in ENGINES:
-        yield f"{ENGINE_VARIABLE}={name} in the environment: no such engine; allowed: {', '.join(ENGINES)}"
-    elif name == "ray" and importlib.util.find_spec("prefect_ray") is None:
-        yield "launch.engine: ray is not installed; pip install '.[ray]'"
+        raise RecipeError(f"{ENGINE_VARIABLE}={name} in the environment: no such engine; allowed: {', '.join(ENGINES)}")
+    if name == "ray" and importlib.util.find_spec("prefect_ray") is None:
+        raise RecipeError("launch.engine: ray is not installed; pip install '.[ray]'")
+    return name
 
 
 def _missing_sources(recipe: Recipe) -> Iterator[str]:

@@ -3,20 +3,15 @@
 import sys
 from pathlib import Path
 
-from longrecipe_core.errors import LongRecipeError
+from longrecipe_core.errors import run_job
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.loop import train
 
 
 def main() -> int:
-    """Train as the job file says; a known error is one line, the rest keep their traceback."""
+    """Train as the job file says; see `run_job` for the exit code."""
     job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
-    try:
-        train(job)
-    except LongRecipeError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 1
-    return 0
+    return run_job(lambda: train(job))
 
 
 if __name__ == "__main__":

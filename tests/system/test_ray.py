@@ -93,7 +93,9 @@ def test_the_engine_is_what_recipe_or_environment_say(make_work, monkeypatch):
     assert isinstance(engine(make_work([])), Ray)
     assert isinstance(engine(make_work([], engine="processes")), AsNeeded)
     monkeypatch.setenv("LONGRECIPE_ENGINE", "dask")
-    with pytest.raises(RecipeError, match=r"LONGRECIPE_ENGINE=dask: there are the engines processes and ray"):
+    with pytest.raises(
+        RecipeError, match=r"LONGRECIPE_ENGINE=dask in the environment: no such engine; allowed: processes, ray"
+    ):
         engine(make_work([]))
 
 
