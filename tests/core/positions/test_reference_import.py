@@ -2,19 +2,24 @@
 
 import fractions
 import itertools
+import json
 import os
 import pickle
 import pickletools
 import random
+import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.cli import parser
+from longrecipe_core.artifacts import ArtifactStore, fingerprint
 from longrecipe_core.corpus import TokenShards, TokenWriter
-from longrecipe_core.errors import IndexingError
+from longrecipe_core.errors import ArtifactDamagedError, IndexingError
 from longrecipe_core.positions.reference_import import import_index
 from longrecipe_core.positions.reference_pickle import read_lists, read_numbers
 from longrecipe_core.positions.samples import IndexedSamples
@@ -71,6 +76,30 @@ def test_round_trip(tokens, tmp_path, protocol, with_points):
         runs += 1 + sum(b != a + 1 for a, b in itertools.pairwise(expected))
     assert counts["runs"] == runs
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".pkl") == ["out"]
+
+
+@pytest.mark.parametrize("place", ["directory", "artifact"])
+def test_the_command(tokens, tmp_path, capsys, place):
+    """Tokens from a plain directory, and from a store, which checks them."""
+    source = tokens.directory
+    if place == "artifact":
+        copy, store = shutil.copytree(source, tmp_path / "copy"), ArtifactStore(str(tmp_path / "store"))
+        source = store.commit("tokens", fingerprint("tokens"), copy, recipe={}, seconds=0.0).uri
+    lists = [positions_as_the_reference_does(random.Random(row)) for row in range(len(TOKENS))]
+    files = ["--positions", str(write(tmp_path / "PI.pkl", lists)), "--tokens", str(source)]
+    lengths = ["--train-length", str(TRAIN), "--target-length", str(TARGET)]
+    parsed = parser().parse_args(["import-index", *files, *lengths, str(tmp_path / "out")])
+    assert parsed.command(parsed) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"] == len(TOKENS)
+    samples = IndexedSamples(tmp_path / "out", tokens.directory)
+    assert [samples[row][1].tolist() for row in range(len(TOKENS))] == lists
+    if place == "artifact":
+        (shard, *_) = sorted(Path(source).glob("train-*.arrow"))
+        shard.write_bytes(shard.read_bytes()[:-1])
+        parsed = parser().parse_args(["import-index", *files, *lengths, str(tmp_path / "again")])
+        with pytest.raises(ArtifactDamagedError, match=shard.name):
+            parsed.command(parsed)
+        assert not (tmp_path / "again").exists()
 
 
 def test_long_lists_of_many_batches(tmp_path):
