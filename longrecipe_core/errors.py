@@ -72,6 +72,10 @@ class TrainingError(LongRecipeError):
     """A training run can't go on."""
 
 
+class PreemptedError(LongRecipeError):
+    """A training job was told to end, and has saved its state: started again, it goes on from there."""
+
+
 class LaunchError(LongRecipeError):
     """A launched job ended badly."""
 
@@ -80,10 +84,20 @@ class EvaluationError(LongRecipeError):
     """A measurement can't be taken."""
 
 
+# EX_TEMPFAIL of sysexits.h: the same command, given again, goes on.
+PREEMPTED_EXIT_CODE = 75
+
+
 def run_job(work: Callable[[], None]) -> int:
-    """The exit code of a job's process: a known error is one line on stderr and 1, the rest keep their traceback."""
+    """The exit code of a job's process: a known error is one line on stderr and 1, the rest keep their traceback.
+
+    A preempted job's is `PREEMPTED_EXIT_CODE`.
+    """
     try:
         work()
+    except PreemptedError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return PREEMPTED_EXIT_CODE
     except LongRecipeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1

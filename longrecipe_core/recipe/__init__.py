@@ -1,6 +1,7 @@
 """The one pydantic schema: YAML and overrides in, resolved YAML out."""
 
 from longrecipe_core.recipe.checks import check_inputs
+from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.parts import stage_part
 from longrecipe_core.recipe.schema import Recipe
 from longrecipe_core.recipe.sections import (
@@ -10,7 +11,6 @@ from longrecipe_core.recipe.sections import (
     CorpusSourceSection,
     EvaluationSection,
     IndexSection,
-    LaunchSection,
     MergeSection,
     ModelSection,
     PasskeySection,

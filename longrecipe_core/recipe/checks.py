@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.schema import Recipe
-from longrecipe_core.recipe.sections import LaunchSection, SourceSection
+from longrecipe_core.recipe.sections import SourceSection
 
 ENGINE_VARIABLE = "LONGRECIPE_ENGINE"
 ENGINES = ("processes", "ray")
@@ -40,11 +41,6 @@ def check_inputs(recipe: Recipe) -> None:
         chosen_engine(recipe.launch)
     except RecipeError as error:
         problems.append(str(error))
-    if recipe.launch.ulysses_degree > 1:
-        problems.append(
-            f"launch.ulysses_degree: {recipe.launch.ulysses_degree} asks for sequence parallelism, which this version "
-            f"does not have yet; allowed: 1"
-        )
     if problems:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
 

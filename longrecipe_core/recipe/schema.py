@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.problems import problem_lines
 from longrecipe_core.recipe.sections import (
     BaseSection,
@@ -16,7 +17,6 @@ from longrecipe_core.recipe.sections import (
     CorpusSection,
     EvaluationSection,
     IndexSection,
-    LaunchSection,
     MergeSection,
     ModelSection,
     PositionsSection,
@@ -72,7 +72,7 @@ class Recipe(Section):
             raise ValueError(
                 f"evaluation.minimum_length {self.evaluation.minimum_length} is above context.target_length {target}"
             )
-        replicas = self.launch.processes // self.launch.ulysses_degree * self.launch.micro_batch
+        replicas = self.launch.processes // self.launch.sequence_ranks * self.launch.micro_batch
         stages = [("extend", self.extend), ("anneal", self.anneal)]
         if self.base is not None:
             stages.append(("base.training", self.base.training))
@@ -89,13 +89,18 @@ class Recipe(Section):
                 f"{self.context.train_length}; allowed: 2..{self.context.train_length}"
             )
         self._check_selection()
+        if self.launch.parallel not in ("local", "ulysses") and not self.replay.attention_across_samples:
+            raise ValueError(
+                f"replay.attention_across_samples false has no kernel with launch.parallel {self.launch.parallel}; "
+                f"allowed: local, ulysses"
+            )
         if self.score is not None and self.score.warmup is not None:
             stages.append(("score.warmup", self.score.warmup))
         for name, training in stages:
             if training.global_batch % replicas:
                 raise ValueError(
                     f"{name}.global_batch {training.global_batch} is not a multiple of {replicas}, the sequences "
-                    f"that launch.processes, ulysses_degree and micro_batch compute at a time"
+                    f"that launch.processes, sequence_degree and micro_batch compute at a time"
                 )
         return self
 
@@ -158,12 +163,13 @@ class Recipe(Section):
             )
 
     def check_heads(self, query_heads: int, origin: str) -> None:
-        """Raise ValueError where the Ulysses degree can't split `query_heads` (traps, 9)."""
-        degree = self.launch.ulysses_degree
+        """Raise ValueError where the ranks can't split `query_heads` among them (traps, 9)."""
+        degree = self.launch.head_ranks
         if query_heads % degree:
             raise ValueError(
-                f"launch.ulysses_degree {degree} does not divide the {query_heads} query heads of {origin}; "
-                f"allowed: {', '.join(str(d) for d in range(1, query_heads + 1) if query_heads % d == 0)}"
+                f"launch.parallel {self.launch.parallel}: {degree} ranks can't split the {query_heads} query heads of "
+                f"{origin}; allowed: {', '.join(str(d) for d in range(1, query_heads + 1) if query_heads % d == 0)} "
+                f"ranks, or ring, or usp with such a ulysses_degree"
             )
 
     @classmethod

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -348,38 +347,3 @@ class EvaluationSection(Section):
     buckets: int = Field(8, ge=1, description="equal parts of the target length")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
     passkey: PasskeySection | None = Field(None)
-
-
-class LaunchSection(Section):
-    """How and where it is computed; never part of a fingerprint."""
-
-    processes: int = Field(1, ge=1, description="training processes (ranks), one per GPU")
-    micro_batch: int = Field(1, ge=1, description="sequences per forward pass and rank")
-    ulysses_degree: int = Field(1, ge=1, description="ranks that share a sequence by attention heads")
-    threads: int | None = Field(None, ge=1, description="CPU threads per process; cores / processes when not given")
-    workers: int | None = Field(
-        None,
-        ge=1,
-        description="processes that tokenize and draw the index; one per core, 8 at most, if not given. CPUs of a Ray "
-        "cluster that is started here, and the least number of shards at a time on another",
-    )
-    engine: Literal["processes", "ray"] | None = Field(
-        None, description="what runs the workers; `LONGRECIPE_ENGINE`, else processes, when not given"
-    )
-    ray_address: str | None = Field(
-        None, description="HOST:PORT of the Ray cluster; `RAY_ADDRESS`, else one is started here, when not given"
-    )
-    score_devices: tuple[Device, Device] = Field(
-        ("auto", "auto"), description="torch devices of the base and the extended model in stage score"
-    )
-    activation_checkpointing: Literal["none", "full"] = Field("none", description="recompute activations in backward")
-    loss_chunk: int = Field(512, ge=1, description="tokens whose logits exist at one time")
-    checkpoint_every: int = Field(50, ge=1, description="optimizer steps between training checkpoints")
-    checkpoints_kept: int = Field(2, ge=1)
-    collective_timeout: int = Field(1800, ge=10, description="seconds after which a hung rank is an error")
-
-    @model_validator(mode="after")
-    def _degree(self) -> Self:
-        if self.processes % self.ulysses_degree:
-            raise ValueError(f"ulysses_degree {self.ulysses_degree} must divide processes {self.processes}")
-        return self

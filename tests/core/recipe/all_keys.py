@@ -73,9 +73,11 @@ merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
   {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
 launch:
-  {processes: 1, micro_batch: 1, ulysses_degree: 1, threads: 1, workers: 1, engine: null,
-   ray_address: null, score_devices: [auto, auto], activation_checkpointing: none,
-   loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, collective_timeout: 1800}
+  {processes: 1, machines: 1, micro_batch: 1, parallel: local, sequence_degree: null, ulysses_degree: null,
+   sharding: none, cpu_offload: false, threads: 1, workers: 1, engine: null,
+   ray_address: null, score_devices: [auto, auto], activation_checkpointing: none, mlp_tile: null,
+   loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, restarts: 3,
+   preemption_grace: 60, collective_timeout: 1800}
 """
 MODEL = ("base=null", "model={path: SECRET-model, revision: SECRET-r5, trust_remote_code: false}")
 

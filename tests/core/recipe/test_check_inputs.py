@@ -73,10 +73,10 @@ def test_a_target_below_the_models_window_is_one_line(present):
 
 
 def test_a_degree_that_cant_split_the_models_heads_is_one_line(present):
-    lines = problems(present, "launch.processes=8", "launch.ulysses_degree=8")
+    lines = problems(present, "launch.processes=8", "launch.parallel=ulysses")
     (line,) = [line for line in lines if "query heads" in line]
-    assert "launch.ulysses_degree 8 does not divide the 28 query heads" in line
-    assert line.endswith("allowed: 1, 2, 4, 7, 14, 28")
+    assert "launch.parallel ulysses: 8 ranks can't split the 28 query heads" in line
+    assert line.endswith("allowed: 1, 2, 4, 7, 14, 28 ranks, or ring, or usp with such a ulysses_degree")
 
 
 def test_every_missing_file_gets_its_own_line(present):

@@ -257,10 +257,30 @@ MISTAKES = {
     "ids alone": (["corpus.sources.0.tokenizer=null"], ["corpus.sources.0", "ids_column and tokenizer"]),
     "ids in plain text": (["corpus.sources.0.format=text"], ["corpus.sources.0", "ids_column", "jsonl"]),
     "degree and query heads": (
-        ["launch.processes=3", "launch.ulysses_degree=3"],
-        ["launch.ulysses_degree 3", "4 query heads", "1, 2, 4"],
+        ["launch.processes=3", "launch.parallel=ulysses"],
+        ["launch.parallel ulysses", "3 ranks", "4 query heads", "1, 2, 4", "ring", "usp"],
     ),
-    "degree and processes": (["launch.ulysses_degree=2"], ["ulysses_degree 2", "processes 1"]),
+    "degree and processes": (
+        ["launch={processes: 4, parallel: ring, sequence_degree: 3}"],
+        ["sequence_degree 3", "processes 4"],
+    ),
+    "degree of usp": (
+        ["launch={processes: 4, parallel: usp, ulysses_degree: 3}"],
+        ["ulysses_degree 3", "4 ranks that share a sequence"],
+    ),
+    "ulysses degree of ring": (
+        ["launch={processes: 4, parallel: ring, ulysses_degree: 2}"],
+        ["ulysses_degree 2", "no meaning with parallel ring"],
+    ),
+    "degree of local": (["launch.sequence_degree=2"], ["sequence_degree 2", "parallel local"]),
+    "a sequence among one": (["launch.parallel=ring"], ["parallel ring", "processes 1: local"]),
+    "unknown parallel mode": (["launch.parallel=rign"], ["launch.parallel: 'rign'", "dist-flash"]),
+    "machines and processes": (["launch={processes: 3, machines: 2}"], ["machines 2", "processes 3"]),
+    "offload of nothing": (["launch.cpu_offload=true"], ["cpu_offload", "fsdp2 or zero3"]),
+    "packed samples apart in a ring": (
+        ["launch={processes: 2, parallel: ring}", "replay.attention_across_samples=false"],
+        ["attention_across_samples false", "ring", "local, ulysses"],
+    ),
     "batch and micro batch": (["launch.micro_batch=3"], ["global_batch 8", "multiple of 3"]),
     "batch and processes": (
         ["anneal.global_batch=9", "launch.processes=2"],
