@@ -1,73 +1,162 @@
-"""Causal attention over a whole sequence on one device: flash-attn on CUDA where it is installed, else torch's SDPA."""
+"""Attention of one block of queries to one block of keys, with its log-sum-exp, on one device.
+
+The log-sum-exp is what makes blocks add up: the ring and the balanced schedule merge them by it, and the backward of a
+block takes that of the whole row. flash-attn (3, then 2) on CUDA in half precision, torch's memory-efficient kernel on
+CUDA otherwise, torch's flash kernel on the CPU. Shapes are flash-attn's: `[batch, sequence, heads, head dim]`.
+"""
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+
+# What memory-efficient attention pads the log-sum-exp's rows to.
+LSE_ALIGNMENT = 32
 
 
-def causal_attention(
+def block_forward(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend.
+
+    Args:
+        query: `[batch, queries, query heads, head dim]`.
+        key: `[batch, keys, kv heads, head dim]`; the kv heads divide the query heads.
+        value: As `key`.
+        scale: Of the scores before the softmax.
+        causal: Query i sees keys 0..i, and there are as many keys as queries; else each query sees all keys.
+
+    Returns:
+        Output, as `query`, and log-sum-exp of the scaled scores, fp32 `[batch, query heads, queries]`.
+    """
+    kernel = _flash_kernel(query)
+    if kernel is not None:
+        return kernel.forward(query, key, value, scale, causal)  # type: ignore[no-any-return]
+    q, k, v = (part.transpose(1, 2) for part in (query, *_repeated(query, key, value)))
+    if query.is_cuda:
+        out, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            q, k, v, None, True, 0.0, causal, scale=scale
+        )
+        lse = lse[..., : query.shape[1]]
+    else:
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+    return out.transpose(1, 2).contiguous(), lse.contiguous()
+
+
+def block_backward(
+    grad: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
     scale: float,
-    dropout: float = 0.0,
-    starts: Sequence[torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """Each token attends to itself and all before it in the row, or since the start of its own packed sample.
+    causal: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of one block of a row whose whole output and log-sum-exp are `out` and `lse`.
 
     Args:
-        query: `[batch, query heads, sequence, head dim]`.
-        key: `[batch, kv heads, sequence, head dim]`; the kv heads divide the query heads.
-        value: As `key`.
-        scale: Of the scores before the softmax.
-        dropout: Probability.
-        starts: Per row, int64 `[samples]`, the first token of each packed sample, the first 0; None: one sample a row.
+        grad: Of the output, as `query`.
+        query: As in `block_forward`, and so are `key`, `value`, `scale` and `causal`.
+        key: See there.
+        value: See there.
+        out: The queries' output over *all* their keys.
+        lse: Their log-sum-exp over all their keys.
+        scale: See there.
+        causal: See there.
 
     Returns:
-        `[batch, sequence, query heads, head dim]`, contiguous.
+        Gradients of query, key and value, this block's part of them.
     """
-    if query.is_cuda and torch.is_autocast_enabled("cuda"):
-        # RoPE leaves queries and keys in fp32 under autocast; SDPA would round them by itself, flash-attn would not.
-        dtype = torch.get_autocast_dtype("cuda")
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _flash_attn() is not None
-    attend = _flash if flash else _sdpa
-    if starts is None:
-        return attend(query, key, value, scale, dropout)
-    rows = []
-    for row, first in enumerate(starts):
-        edges = [*first.tolist(), query.shape[2]]
-        pieces = [
-            attend(query[row, None, :, a:b], key[row, None, :, a:b], value[row, None, :, a:b], scale, dropout)
-            for a, b in pairwise(edges)
-        ]
-        rows.append(torch.cat(pieces, dim=1))
-    return torch.cat(rows)
+    kernel = _flash_kernel(query)
+    if kernel is not None:
+        return kernel.backward(grad, query, key, value, out, lse, scale, causal)  # type: ignore[no-any-return]
+    q, k, v = (part.transpose(1, 2) for part in (query, *_repeated(query, key, value)))
+    grad_, out_ = grad.transpose(1, 2), out.transpose(1, 2)
+    if query.is_cuda:
+        padding = -lse.shape[-1] % LSE_ALIGNMENT
+        padded = torch.nn.functional.pad(lse, (0, padding), value=float("inf"))
+        none = torch.zeros((), dtype=torch.int64, device=query.device)  # a state of the random generator: no dropout
+        dq, dk, dv, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+            grad_, q, k, v, None, out_, padded, none, none, 0.0, [True, True, True, False], causal, scale=scale
+        )
+    else:
+        dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad_, q, k, v, out_, lse, 0.0, causal, scale=scale
+        )
+    dq, dk, dv = (part.transpose(1, 2) for part in (dq, dk, dv))
+    return dq.contiguous(), _summed(dk, key), _summed(dv, value)
 
 
-def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        # SDPA's own grouping falls back to a kernel with an L x L matrix on CPU; repeated heads don't.
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    mixed = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
-    return mixed.transpose(1, 2).contiguous()
+def _repeated(query: torch.Tensor, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    # These kernels group no heads, or fall back to one with an L x L matrix when asked to.
+    groups = query.shape[2] // parts[0].shape[2]
+    return parts if groups == 1 else tuple(part.repeat_interleave(groups, dim=2) for part in parts)
 
 
-def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
-    heads_last = [part.transpose(1, 2) for part in (query, key, value)]
-    mixed: torch.Tensor = _flash_attn().flash_attn_func(
-        *heads_last, dropout_p=dropout, softmax_scale=scale, causal=True, deterministic=True
-    )
-    return mixed.contiguous()
+def _summed(gradient: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    groups = gradient.shape[2] // of.shape[2]
+    return gradient.contiguous() if groups == 1 else gradient.unflatten(2, (-1, groups)).sum(3)
+
+
+class _Flash2:
+    """flash-attn 2, through yunchang, which knows the calls of its releases."""
+
+    def __init__(self) -> None:
+        kernels = importlib.import_module("yunchang.kernels")
+        self._forward = kernels.select_flash_attn_impl(kernels.AttnType.FA, stage="fwd-only")
+        self._backward = kernels.select_flash_attn_impl(kernels.AttnType.FA, stage="bwd-only")
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse = self._forward(q, k, v, 0.0, scale, causal=causal, window_size=(-1, -1), softcap=0.0)
+        return out, lse
+
+    def backward(
+        self, grad: torch.Tensor, q: Any, k: Any, v: Any, out: Any, lse: Any, scale: float, causal: bool
+    ) -> Any:
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        self._backward(
+            *(grad.contiguous(), q, k, v, out, lse, dq, dk, dv, 0.0, scale, causal),
+            *((-1, -1), 0.0, None, True, None),  # window, softcap, alibi, deterministic, random state
+        )
+        return dq, dk, dv
+
+
+class _Flash3:
+    """flash-attn 3 by itself: yunchang 0.6.4 hands it causal=False whatever is asked for."""
+
+    def __init__(self) -> None:
+        self._library = importlib.import_module("flash_attn_interface")
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse, *_ = self._library._flash_attn_forward(q, k, v, softmax_scale=scale, causal=causal)
+        return out, lse
+
+    def backward(
+        self, grad: torch.Tensor, q: Any, k: Any, v: Any, out: Any, lse: Any, scale: float, causal: bool
+    ) -> Any:
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        self._library._flash_attn_backward(
+            *(grad.contiguous(), q, k, v, out, lse),
+            **{"dq": dq, "dk": dk, "dv": dv, "softmax_scale": scale, "is_causal": causal, "deterministic": True},
+        )
+        return dq, dk, dv
+
+
+def _flash_kernel(query: torch.Tensor) -> _Flash2 | _Flash3 | None:
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    return _installed(torch.cuda.get_device_capability(query.device)[0] == 9)
 
 
 @cache
-def _flash_attn() -> Any:
-    return importlib.import_module("flash_attn") if importlib.util.find_spec("flash_attn") else None
+def _installed(hopper: bool) -> _Flash2 | _Flash3 | None:
+    if hopper and importlib.util.find_spec("flash_attn_interface"):
+        return _Flash3()
+    return _Flash2() if importlib.util.find_spec("flash_attn") else None
