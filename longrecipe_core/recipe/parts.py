@@ -16,6 +16,11 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         KeyError: No such stage.
     """
     tree = recipe.model_dump(mode="json")
+    own, warmup = (tree["base"] or {}).get("training"), (tree["score"] or {}).get("warmup")
+    for training in (own, warmup, tree["extend"], tree["anneal"]):
+        # Results that were made before there was this key stay valid.
+        if training is not None and training["lora"] is None:
+            del training["lora"]
     trust = bool(recipe.model and recipe.model.trust_remote_code)
     corpus = recipe.corpus.model_dump(mode="json", exclude={"sources", "upsampling"})
     corpus["sources"] = [reading(source) for source in recipe.corpus.sources]

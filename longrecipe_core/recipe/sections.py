@@ -212,6 +212,18 @@ class IndexSection(Section):
     )
 
 
+class LoraSection(Section):
+    """Low-rank updates of frozen weights (LoRA), merged into them at the end (LongLoRA, arXiv 2309.12307)."""
+
+    rank: int = Field(8, ge=1, description="of the updates; at most that of the weights")
+    alpha: float = Field(16, gt=0, description="the updates are scaled by alpha / rank")
+    dropout: float = Field(0, ge=0, lt=1, description="share of a layer's input that its update doesn't see")
+    targets: Literal["attention", "all-linear"] = Field(
+        "attention", description="linear layers that get updates: those in attention, or those in the MLPs too"
+    )
+    train_embeddings_and_norms: bool = Field(True, description="they are small, and longer contexts need them")
+
+
 class TrainingSection(Section):
     """One optimization (paper, section 5 and appendix); everything here changes the result."""
 
@@ -228,6 +240,7 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="bf16 is autocast over fp32 master weights and optimizer state"
     )
+    lora: LoraSection | None = Field(None, description="train low-rank updates; all weights when not given")
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:

@@ -20,7 +20,8 @@ base:
   rope_theta: 10000.0
   training:
     {learning_rate: 3e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
-     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
+     lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
 context: {target_length: 1024, train_length: 300, window: 256}
 rope: {type: ntk, theta: null, factor: 4.0}
 corpus:
@@ -43,7 +44,8 @@ score:
   model: null
   warmup:
     {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
-     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
+     lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
   documents: 8
   length: 256
   short_length: null
@@ -54,7 +56,8 @@ positions: {strategy: longrecipe, right_point: 100, cream_sigma: 3.0, cream_head
 index: {samples: 100}
 extend:
   {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
-   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
+   lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
 replay:
   sources:
     - {path: SECRET-replay, format: jsonl, subset: one, split: train, revision: SECRET-r3, text_column: text,
@@ -68,7 +71,8 @@ replay:
   attention_across_samples: true
 anneal:
   {learning_rate: 1e-4, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
-   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32}
+   betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
+   lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
   {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}

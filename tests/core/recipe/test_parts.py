@@ -26,6 +26,11 @@ TRAINING = {
     "weight_decay": "0",
     "clip": "2",
     "precision": "bf16",
+    "lora.rank": "4",
+    "lora.alpha": "8",
+    "lora.dropout": "0.1",
+    "lora.targets": "all-linear",
+    "lora.train_embeddings_and_norms": "false",
 }
 SOURCE = {
     "path": ("other", ""),
@@ -183,6 +188,16 @@ def test_no_path_enters_a_part(start):
     recipe = Recipe.parse(BASE, start)
     assert "SECRET" in recipe.to_yaml()
     assert "SECRET" not in "".join(parts(recipe).values())
+
+
+@pytest.mark.parametrize("stage", ["base", "warmup", "extend", "anneal"])
+def test_a_training_without_lora_has_the_part_that_it_had_before_lora_came(stage):
+    full = ["base.training", "score.warmup", "extend", "anneal"]
+    part = stage_part(Recipe.parse(BASE, [f"{section}.lora=null" for section in full]), stage)
+    training = part["base"]["training"] if stage == "base" else part["training"]
+    assert set(training) == {key for key in TRAINING if not key.startswith("lora.")}
+    adapted = stage_part(Recipe.parse(BASE), stage)
+    assert (adapted["base"]["training"] if stage == "base" else adapted["training"])["lora"]["rank"] == 8
 
 
 def test_an_unknown_stage_has_no_part():
