@@ -1,5 +1,8 @@
 """Next-token loss without logits: `[tokens, vocabulary]` never exists (traps, 6)."""
 
+import importlib
+import importlib.util
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,12 +43,42 @@ class SummedLoss(torch.nn.Module):
             input_ids=input_ids, position_ids=position_ids, use_cache=False, **extra
         ).last_hidden_state
         head = self.model.get_output_embeddings()
-        return linear_cross_entropy(
-            hidden.flatten(0, 1),
-            head.weight,
-            labels.flatten(),
-            linear_bias=head.bias,
-            reduction="sum",
-            ignore_index=IGNORED,
-            options=self.options,
+        return summed_cross_entropy(hidden.flatten(0, 1), head.weight, head.bias, labels.flatten(), self.options)
+
+
+def summed_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
+    options: LinearCrossEntropyOptions,
+) -> torch.Tensor:
+    """Sum of -log p over labels other than -100, fp32 or better; the weight's gradient is added up in fp32 too.
+
+    Liger's kernel where it is installed and the tensors are on CUDA, which sizes its pieces by itself; else torch's.
+
+    Args:
+        hidden: `[tokens, hidden size]`.
+        weight: `[vocabulary, hidden size]`.
+        bias: `[vocabulary]` or None.
+        labels: int64 `[tokens]`.
+        options: How many tokens torch's kernel takes at a time.
+    """
+    if hidden.is_cuda and (liger := _liger()) is not None:
+        loss: torch.Tensor = liger.liger_fused_linear_cross_entropy(
+            hidden, weight, labels, bias, ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32
         )
+        return loss
+    if weight.dtype in (torch.bfloat16, torch.float16):
+        # Of such weights torch's kernel would add up the loss in their own precision.
+        weight, bias = weight.float(), None if bias is None else bias.float()
+        hidden = hidden.float()
+    return linear_cross_entropy(
+        hidden, weight, labels, linear_bias=bias, reduction="sum", ignore_index=IGNORED, options=options
+    )
+
+
+@cache
+def _liger() -> Any:
+    found = importlib.util.find_spec("liger_kernel") is not None
+    return importlib.import_module("liger_kernel.transformers.functional") if found else None

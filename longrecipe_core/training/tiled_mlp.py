@@ -52,9 +52,9 @@ def _linear(mlp: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
 def _in_tiles(forward: Callable[[torch.Tensor], torch.Tensor], tile: int, hidden: torch.Tensor) -> torch.Tensor:
     """`forward(hidden)`, `[batch, sequence, hidden size]`."""
     device = hidden.device.type
-    # Without the cache each tile casts the fp32 weights by itself: else the tiles would share one bf16 copy of them, and
-    # their gradients would be added in bf16 (traps, 6). Autograd adds them in fp32 and hands the sum over once, as DDP
-    # and FSDP want it.
+    # Without the cache each tile casts the fp32 weights by itself: else the tiles would share one bf16 copy of them,
+    # whose gradients would be added in bf16. Autograd adds them in fp32 and hands the sum over once, as DDP and FSDP
+    # want it.
     with torch.autocast(
         device,
         dtype=torch.get_autocast_dtype(device),
