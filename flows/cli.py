@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, function, parent, text in (
         ("run", run, recipe, "run a recipe; stages whose results are in the store are skipped"),
-        ("plan", show_plan, recipe, "tell which stages would run, and why; does nothing"),
+        ("plan", show_plan, recipe, "tell which stages would run, and why, and what they cost; does nothing"),
         ("verify", verify, store, "check an artifact's files against its manifest"),
     ):
         command = commands.add_parser(name, parents=[parent], help=text, description=text)
@@ -88,18 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    """Print one line per stage."""
+    """Print one line per stage, and what the trainings cost."""
     from longrecipe_core.recipe import Recipe, check_inputs
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
     check_inputs(recipe)
 
-    from flows.plan import plan
+    from flows.plan import print_plan
     from longrecipe_core.artifacts import ArtifactStore
 
-    for line in plan(recipe, ArtifactStore(arguments.store)):
-        print(f"{line.stage:<9} {line.status:<4} {line.fingerprint[:16]}  {line.why}", flush=True)
-    return 0
+    return print_plan(recipe, ArtifactStore(arguments.store))
 
 
 def verify(arguments: argparse.Namespace) -> int:

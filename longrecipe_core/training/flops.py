@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-# Dense bf16 FLOP/s by what the device calls itself, from the vendor's data sheets.
-PEAK_BF16 = {"A100": 312e12, "A800": 312e12, "H100": 989e12, "H200": 989e12, "H800": 989e12}
+from longrecipe_core.cost.gpus import PEAK_BF16
 
 
 def training_flops(model: Any, tokens: int, length: int) -> float:

@@ -64,7 +64,9 @@ def test_demo_plan_and_merge_weight(environment):
     few = [*("--set", "base.training.steps=2"), *("--set", "base.training.warmup_steps=0")]
     tiny = [*SHORT, *few, "--set", "launch.micro_batch=2"]
     planned = shell(smaller(COMMANDS[2], tiny), environment).stdout
-    assert [line.split()[1] for line in planned.splitlines()] == ["run"] * 9
+    stages, cost = planned.split("\n\n")
+    assert [line.split()[1] for line in stages.splitlines()] == ["run"] * 9
+    assert cost.splitlines()[0].split() == ["cost", "on", "1", "GPU", "base", "extend", "anneal"]
     first = last_line(shell(smaller(COMMANDS[3], tiny), environment))
     assert [stage["status"] for stage in first["stages"]] == ["ran"] * 9
     second = last_line(shell(smaller(COMMANDS[4], tiny), environment))

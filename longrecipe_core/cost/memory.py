@@ -1,0 +1,133 @@
+"""Bytes of one training: on each GPU, in host memory, and on disk.
+
+A count of the tensors that exist at the moment of most, from shapes and types; see docs/cost.md for the formulas.
+"""
+
+from dataclasses import dataclass
+
+from longrecipe_core.cost.setup import Setup
+from longrecipe_core.cost.shapes import ModelShape
+from longrecipe_core.cost.trained import adapter_parameters, trained_parameters
+
+GB = 1e9
+CUDA_CONTEXT = 1.0 * GB
+"""What a process holds on a GPU before the first tensor: context, cuBLAS workspaces, NCCL."""
+GATHERED_AT_ONCE = 1_000_000_000
+"""Parameters that DeepSpeed keeps gathered (`stage3_max_live_parameters`)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU, by what they are for."""
+
+    state: float
+    """Weights, gradients, the optimizer's moments, buckets and copies, as far as they lie on the GPU."""
+    saved: float
+    """What forward keeps for backward, over all layers."""
+    working: float
+    """The larger of one layer's backward and the loss."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.state + self.saved + self.working
+
+
+def gpu_memory(shape: ModelShape, setup: Setup) -> Memory:
+    """Tensors on each GPU at the moment of most, in bytes; neither context nor what an allocator keeps in reserve."""
+    layer = _layer_bytes(shape, setup)
+    kept = setup.local_tokens * setup.weight_width * shape.hidden  # a layer's input
+    if setup.checkpointing == "none":
+        saved, working = shape.layers * layer, 0.0
+    elif setup.checkpointing == "offload":
+        saved, working = 2.0 * kept, layer  # one on its way, one in use
+    else:
+        output = shape.query_size * setup.width + 4 * shape.query_heads  # of attention, with its log-sum-exp
+        selective = output * setup.local_tokens if setup.checkpointing == "selective" else 0
+        saved, working = shape.layers * float(kept + selective), layer
+    # Gradients on their way back: of the residual stream twice, of gate and up in the MLP.
+    tokens = setup.local_tokens
+    backward = (
+        tokens * 2 * setup.weight_width * shape.hidden + _mlp_tokens(setup) * 2 * setup.width * shape.intermediate
+    )
+    return Memory(_state_bytes(shape, setup), saved, max(working + backward, _loss_bytes(shape, setup)))
+
+
+def host_memory(shape: ModelShape, setup: Setup) -> float:
+    """Tensors in host memory per GPU, in bytes; without the process itself.
+
+    The larger of loading, where each rank reads fp32 weights, and training with what is offloaded. Without offload a
+    checkpoint that is being written is a copy here.
+    """
+    loading = 4.0 * shape.parameters
+    state = _sharded_state(shape, setup) / setup.ranks if setup.cpu_offload else 0.0
+    copy = (
+        0.0 if setup.cpu_offload else checkpoint_bytes(shape, setup) / (1 if setup.sharding == "none" else setup.ranks)
+    )
+    saved = 0.0
+    if setup.checkpointing == "offload":
+        saved = float(shape.layers * setup.local_tokens * setup.weight_width * shape.hidden)
+    return max(loading, state + copy + saved)
+
+
+def checkpoint_bytes(shape: ModelShape, setup: Setup) -> float:
+    """One training checkpoint over all ranks: fp32 weights and two moments, and DeepSpeed's bf16 weights."""
+    weights = shape.parameters + adapter_parameters(shape, setup.lora)
+    trained = trained_parameters(shape, setup.lora)
+    return float(2 * weights + 12 * trained if setup.pure_bf16 else 4 * weights + 8 * trained)
+
+
+def output_bytes(shape: ModelShape) -> float:
+    """The finished model, in fp32."""
+    return 4.0 * shape.parameters
+
+
+def _sharded_state(shape: ModelShape, setup: Setup) -> float:
+    """fp32 weights, gradients and two moments over all ranks: 16 per parameter; DeepSpeed's bf16 weights are 2 more."""
+    weights = shape.parameters + adapter_parameters(shape, setup.lora)
+    trained = trained_parameters(shape, setup.lora)
+    return float(2 * weights + 16 * trained if setup.pure_bf16 else 4 * weights + 12 * trained)
+
+
+def _state_bytes(shape: ModelShape, setup: Setup) -> float:
+    parameters = shape.parameters
+    cast = 2 if setup.precision == "bf16" and not setup.pure_bf16 else 0  # autocast's copies
+    if setup.sharding == "none":
+        buckets = 4 * trained_parameters(shape, setup.lora) if setup.ranks > 1 else 0  # DDP's
+        return _sharded_state(shape, setup) + buckets + cast * parameters
+    shards = 0.0 if setup.cpu_offload else _sharded_state(shape, setup) / setup.ranks
+    ends = parameters - shape.layers * shape.layer_parameters
+    if setup.sharding == "fsdp2":
+        # Two layers' weights, the one in use and the next, one layer's whole gradient; embedding, head and last norm
+        # are one group, which stays.
+        return shards + (2 * (4 + cast) + 4) * shape.layer_parameters + (8 + cast) * ends
+    return shards + float(setup.weight_width * min(parameters, GATHERED_AT_ONCE))
+
+
+def _mlp_tokens(setup: Setup) -> int:
+    return min(setup.local_tokens, setup.mlp_tile or setup.local_tokens)
+
+
+def _layer_bytes(shape: ModelShape, setup: Setup) -> float:
+    """What one layer keeps for its backward.
+
+    Twice (attention, MLP): the residual stream and the norm's result before its weight, both in the stream's type, and
+    the input of the projections. Queries, attention's output, keys and values; gate, up, silu(gate) and the product.
+    """
+    tokens, width = setup.local_tokens, setup.width
+    hidden = 2 * (2 * setup.weight_width + width) * shape.hidden
+    attention = width * 2 * (shape.query_size + shape.kv_size) + 4 * shape.query_heads
+    mlp = 4 * width * shape.intermediate
+    return float(tokens * (hidden + attention) + _mlp_tokens(setup) * mlp)
+
+
+def _loss_bytes(shape: ModelShape, setup: Setup) -> float:
+    """Logits of a chunk in the head's type, in fp32 and their gradient; hidden states with theirs; the head's gradient.
+
+    `linear_cross_entropy` makes both gradients in its forward (traps, 6), so the head's is held beside the optimizer's.
+    """
+    tokens = setup.local_tokens
+    chunk = min(tokens, setup.loss_chunk or tokens)
+    per_logit = setup.logit_bytes if setup.logit_bytes is not None else setup.width + 8
+    hidden = tokens * (setup.weight_width + setup.width) * shape.hidden
+    return float(chunk * per_logit * shape.vocabulary + hidden + setup.weight_width * shape.embedding_parameters)
