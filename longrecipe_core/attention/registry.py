@@ -71,7 +71,9 @@ def attach(model: Any, parallel: str = "local", group: Any = None, ulysses_degre
 def _registered(shared: SequenceGroup) -> str:
     """The name under which transformers knows a mode over these groups."""
     if shared.layout.degree > 1:
-        name = f"longrecipe_{shared.layout.parallel}_{shared.layout.ulysses}_{shared.group.group_name}"
+        # Transformers takes a name with "flash" in it for one of its own.
+        mode = shared.layout.parallel.replace("dist-flash", "balanced")
+        name = f"longrecipe_{mode}_{shared.layout.ulysses}_{shared.group.group_name}"
     else:
         name = LOCAL
     AttentionInterface.register(name, partial(_attention, shared=shared))

@@ -1,9 +1,10 @@
-"""Ring attention over a zigzag of the sequence (Liu et al. 2023, arXiv 2310.01889; zigzag: as many scores on each rank).
+"""Ring attention over a zigzag of the sequence (Liu et al. 2023, arXiv 2310.01889), which gives each rank equal work.
 
 Of `2 W` equal chunks of the sequence rank r of W holds chunks r and 2 W - 1 - r, in this order. Keys and values go
 round the ring; each rank attends to what passes, and merges by log-sum-exp. In its own step a rank's queries see its
-own keys causally, chunk r being the earlier. What comes from an earlier rank j < r: only its first chunk is earlier than
-ours, and is so for both of ours. From a later rank j > r: both its chunks lie between our two, so our second sees both.
+own keys causally, chunk r being the earlier. What comes from an earlier rank j < r: only its first chunk is earlier
+than ours, and is so for both of ours. From a later rank j > r: both its chunks lie between our two, so our second sees
+both.
 """
 
 import torch

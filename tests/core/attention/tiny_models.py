@@ -4,12 +4,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
-def make_model(family, heads=4, kv_heads=2, **extra):
+def make_model(family, heads=4, kv_heads=2, hidden=32, **extra):
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         family,
         vocab_size=97,
-        hidden_size=32,
+        hidden_size=hidden,
         intermediate_size=48,
         num_hidden_layers=3,
         num_attention_heads=heads,
