@@ -6,7 +6,9 @@ from longrecipe_core.attention.probe import probe
 from longrecipe_core.attention.registry import attach
 from longrecipe_core.attention.sequence import (
     PARALLEL_MODES,
+    WHOLE,
     SequenceGroup,
+    SequenceLayout,
     gather_sequence,
     pad_sequence,
     sequence_group,
@@ -16,7 +18,9 @@ from longrecipe_core.attention.sequence import (
 __all__ = [
     "ATTENTION_OPS",
     "PARALLEL_MODES",
+    "WHOLE",
     "SequenceGroup",
+    "SequenceLayout",
     "attach",
     "gather_sequence",
     "pad_sequence",

@@ -33,7 +33,7 @@ def block_forward(
     """
     kernel = _flash_kernel(query)
     if kernel is not None:
-        return kernel.forward(query, key, value, scale, causal)  # type: ignore[no-any-return]
+        return kernel.forward(query, key, value, scale, causal)
     q, k, v = (part.transpose(1, 2) for part in (query, *_repeated(query, key, value)))
     if query.is_cuda:
         out, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
@@ -98,7 +98,7 @@ def _repeated(query: torch.Tensor, *parts: torch.Tensor) -> tuple[torch.Tensor, 
 
 def _summed(gradient: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     groups = gradient.shape[2] // of.shape[2]
-    return gradient.contiguous() if groups == 1 else gradient.unflatten(2, (-1, groups)).sum(3)
+    return gradient.contiguous() if groups == 1 else gradient.reshape(*of.shape[:3], groups, -1).sum(3)
 
 
 class _Flash2:

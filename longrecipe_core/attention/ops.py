@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _resolve_process_group
+import torch.distributed.distributed_c10d as c10d
 
 from longrecipe_core.attention.dist_flash import dist_flash_backward, dist_flash_forward
 from longrecipe_core.attention.kernels import block_backward, block_forward
@@ -28,7 +28,7 @@ def ring_attention_op(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, group: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sequences in zigzag order over the ranks of `group`."""
-    return ring_forward(query, key, value, scale, _resolve_process_group(group))
+    return ring_forward(query, key, value, scale, _ranks(group))
 
 
 @torch.library.custom_op("longrecipe::dist_flash_attention", mutates_args=())
@@ -36,7 +36,7 @@ def dist_flash_attention_op(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, group: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sequences in contiguous parts over the ranks of `group`."""
-    return dist_flash_forward(query, key, value, scale, _resolve_process_group(group))
+    return dist_flash_forward(query, key, value, scale, _ranks(group))
 
 
 def causal_attention(
@@ -71,6 +71,11 @@ def causal_attention(
     return out
 
 
+def _ranks(name: str) -> dist.ProcessGroup:
+    resolve: Any = c10d._resolve_process_group  # type: ignore[attr-defined]
+    return resolve(name)  # type: ignore[no-any-return]
+
+
 def _in_autocast_type(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
     # RoPE leaves queries and keys in fp32 under autocast; torch's own attention would round them, a kernel does not.
     kind = parts[0].device.type
@@ -87,17 +92,20 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.T
 
 
 def _local_backward(ctx: Any, grad: torch.Tensor, grad_lse: None) -> tuple[Any, ...]:
-    return (*block_backward(grad, *ctx.saved_tensors, ctx.scale, True), None)
+    query, key, value, out, lse = ctx.saved_tensors
+    return (*block_backward(grad, query, key, value, out, lse, ctx.scale, True), None)
 
 
 def _ring_backward(ctx: Any, grad: torch.Tensor, grad_lse: None) -> tuple[Any, ...]:
-    gradients = ring_backward(grad, *ctx.saved_tensors, ctx.scale, _resolve_process_group(ctx.group))
-    return (*gradients, None, None)
+    query, key, value, out, lse = ctx.saved_tensors
+    group = _ranks(ctx.group)
+    return (*ring_backward(grad, query, key, value, out, lse, ctx.scale, group), None, None)
 
 
 def _dist_flash_backward(ctx: Any, grad: torch.Tensor, grad_lse: None) -> tuple[Any, ...]:
-    gradients = dist_flash_backward(grad, *ctx.saved_tensors, ctx.scale, _resolve_process_group(ctx.group))
-    return (*gradients, None, None)
+    query, key, value, out, lse = ctx.saved_tensors
+    group = _ranks(ctx.group)
+    return (*dist_flash_backward(grad, query, key, value, out, lse, ctx.scale, group), None, None)
 
 
 causal_attention_op.register_autograd(_local_backward, setup_context=_keep)

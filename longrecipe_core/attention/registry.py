@@ -140,8 +140,8 @@ def _attention(
     if not (kwargs.get("is_causal") is not False and getattr(module, "is_causal", True)):
         raise AttentionError(f"{type(module).__name__} is not causal")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads_last = [part.transpose(1, 2) for part in (query, key, value)]
-    return parallel_attention(*heads_last, scale, shared, sample_starts), None
+    q, k, v = (part.transpose(1, 2) for part in (query, key, value))
+    return parallel_attention(q, k, v, scale, shared, sample_starts), None
 
 
 def parallel_attention(

@@ -37,6 +37,7 @@ def ring_forward(
             out, lse = update_out_and_lse(out, lse, *block, slice_=(slice(None), slice(half, None)))
         if step + 1 < ring.world_size:
             ring.wait()
+            assert following is not None
             pair = following
     assert out is not None
     assert lse is not None
@@ -82,6 +83,7 @@ def ring_backward(
         summed[1, :, : dv.shape[1]] += dv
         if step + 1 < ring.world_size:
             ring.wait()
+            assert following is not None
             pair = following
         # After the last step this brings them to the rank that the keys belong to.
         arriving = gradients.send_recv(summed)

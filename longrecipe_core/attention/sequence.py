@@ -53,6 +53,9 @@ class SequenceLayout:
         return whole.chunk(self.degree)[rank]
 
 
+WHOLE = SequenceLayout("local", 1, 1)
+
+
 @dataclass(frozen=True)
 class SequenceGroup:
     """A layout with the process groups that it runs over."""
@@ -74,7 +77,7 @@ def sequence_group(parallel: str, group: Any = None, ulysses_degree: int | None 
     if parallel not in PARALLEL_MODES:
         raise AttentionError(f"attention mode {parallel!r} is unknown; allowed: {', '.join(PARALLEL_MODES)}")
     if parallel == "local":
-        return SequenceGroup(SequenceLayout("local", 1, 1), None, None, None)
+        return SequenceGroup(WHOLE, None, None, None)
     if not dist.is_initialized():
         raise AttentionError(f"attention mode {parallel} shares sequences among ranks: start a process group first")
     group = dist.group.WORLD if group is None else group
@@ -153,7 +156,11 @@ def gather_sequence(
     Its gradient is this rank's part of the gradient of the whole: where every rank computes the same loss from the
     whole, the sum of the ranks' parameter gradients is the gradient of that one loss.
     """
-    shared = sequence_group(parallel, group, ulysses_degree)
+    return gather_parts(tensor, sequence_group(parallel, group, ulysses_degree), dim)
+
+
+def gather_parts(tensor: torch.Tensor, shared: SequenceGroup, dim: int = 1) -> torch.Tensor:
+    """As `gather_sequence`, over groups at hand."""
     if shared.layout.degree == 1:
         return tensor
     return _Gather.apply(tensor, shared, dim)  # type: ignore[no-any-return, no-untyped-call]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from longrecipe_core.attention import WHOLE, SequenceLayout, pad_sequence
 from longrecipe_core.corpus import PackedShards, TokenShards
 from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.errors import TrainingError
@@ -32,13 +33,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: int64 `[batch, length]` tensors, and which samples of the data set it holds."""
+    """A micro-batch: int64 `[batch, length]` tensors, and which samples of the data set it holds.
+
+    Where ranks share a sequence, `length` is that of this rank's part, in the mode's order.
+    """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
     sample_starts: list[torch.Tensor] | None
     numbers: tuple[int, ...]
+    tokens: int
+    """Of the samples, without padding to the ranks; 0 on all ranks but the first of those that share them."""
 
 
 class Samples(Protocol):
@@ -134,7 +140,11 @@ def open_samples(spec: DataSpec, seed: int) -> Samples:
 
 
 class Batches:
-    """Which samples each rank computes in each step."""
+    """Which samples each rank computes in each step.
+
+    `rank` and `world_size` are those of data parallelism. Ranks that share a sequence read the same samples, and each
+    keeps its part: number `place` of those in `layout`.
+    """
 
     def __init__(
         self,
@@ -146,8 +156,11 @@ class Batches:
         world_size: int,
         seed: int,
         stage: str,
+        layout: SequenceLayout = WHOLE,
+        place: int = 0,
     ) -> None:
         self._samples, self._seed, self._stage = samples, seed, stage
+        self._layout, self._place = layout, place
         self._global, self._micro, self._rank, self._world = global_batch, micro_batch, rank, world_size
         self._epoch = -1
         self._order: Ints = np.empty(0, dtype=np.int64)
@@ -172,12 +185,18 @@ class Batches:
         rows = [self._samples.sample(number) for number in numbers]
         starts = [torch.from_numpy(row.sample_starts) for row in rows if row.sample_starts is not None]
         return Batch(
-            input_ids=torch.from_numpy(np.stack([row.input_ids for row in rows])),
-            position_ids=torch.from_numpy(np.stack([row.position_ids for row in rows])),
-            labels=torch.from_numpy(np.stack([row.labels for row in rows])),
+            input_ids=self._part([row.input_ids for row in rows], 0),
+            position_ids=self._part([row.position_ids for row in rows], 0),
+            labels=self._part([row.labels for row in rows], IGNORED),
             sample_starts=starts or None,
             numbers=tuple(numbers),
+            tokens=sum(row.input_ids.size for row in rows) if self._place == 0 else 0,
         )
+
+    def _part(self, rows: list[Ints], padding: int) -> torch.Tensor:
+        """Padded at the end, where causal attention never looks from; labels were shifted before."""
+        whole = pad_sequence(torch.from_numpy(np.stack(rows)), self._layout.multiple, padding)
+        return whole[:, self._layout.tokens(whole.shape[1], self._place)]
 
 
 @dataclass(frozen=True)

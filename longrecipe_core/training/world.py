@@ -4,9 +4,12 @@ import os
 from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from longrecipe_core.attention import SequenceGroup, sequence_group
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.job import TrainingJob
 
@@ -30,6 +33,19 @@ def make_accelerator(job: TrainingJob) -> Accelerator:
             f"the job asks for launch.processes {job.launch.processes}, but {accelerator.num_processes} were started"
         )
     return accelerator
+
+
+def join_sequence_group(job: TrainingJob) -> SequenceGroup:
+    """The ranks that this one shares its sequences with: neighbours, which have the fastest links."""
+    launch, group = job.launch, None
+    timeout = timedelta(seconds=launch.collective_timeout)
+    if 1 < launch.sequence_ranks < launch.processes:
+        group, _ = dist.new_subgroups(group_size=launch.sequence_ranks, timeout=timeout)  # type: ignore[no-untyped-call]
+    shared = sequence_group(launch.parallel, group, launch.ulysses_degree)
+    for part in (shared.heads, shared.ring):
+        if part is not None:
+            _set_pg_timeout(timeout, part)  # those of usp are made by yunchang, which has no argument for it
+    return shared
 
 
 def emulates_bf16(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from tiny_models import make_model
 from torch.nn.functional import cross_entropy
 
-from longrecipe_core.attention import attach, gather_sequence, pad_sequence, sequence_group, shard_sequence
+from longrecipe_core.attention import attach, gather_sequence, pad_sequence, probe, sequence_group, shard_sequence
 
 FAMILIES = ["llama", "qwen2", "mistral"]
 RATIOS = [1, 3, 4]
@@ -156,6 +156,23 @@ def gathered_loss(rank, world):
     return {"gradients": worst}
 
 
+def probes(rank, world):
+    """The start-up check in each mode, and one that must fail: ranks that don't see each other."""
+    said = {}
+    for mode in MODES:
+        model = make_model("llama", heads=HEADS, kv_heads=3, hidden=96)
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        attach(model, mode)
+        probe(model, sequence_group(mode))
+        said[mode] = "passes"
+        attach(model, "local")
+        try:
+            probe(model, sequence_group(mode))
+        except ValueError as error:
+            said[f"{mode}, cut"] = str(error)
+    return said
+
+
 def refusals(rank, world):
     """One line each; every rank meets the same refusal, so none waits for another."""
     model = make_model("llama", heads=9, kv_heads=3, hidden=72)
@@ -185,7 +202,7 @@ def refusals(rank, world):
 # By world size: all in one start of the processes, which costs more than the cases.
 FUNCTIONS = {
     2: [every_mode, packed_with_ulysses],
-    4: [every_mode, data_parallel, usp_of_strided_ranks, packed_with_ulysses, gathered_loss, refusals],
+    4: [every_mode, data_parallel, usp_of_strided_ranks, packed_with_ulysses, gathered_loss, probes, refusals],
 }
 
 

@@ -60,6 +60,15 @@ def test_gradients_through_gathered_logits(ranks):
     assert all(errors["gradients"] < 1e-5 for errors in ranks("gathered_loss", 4))
 
 
+@pytest.mark.parametrize("mode", parallel_ranks.MODES)
+def test_the_probe_sees_through_the_ranks(ranks, mode):
+    for said in ranks("probes", 4):
+        assert said[mode] == "passes"
+        assert "attention is cut" in said[f"{mode}, cut"]
+        # In a zigzag the last token lies beside the first two.
+        assert f"does not see token {2 if mode == 'ring' else 0}" in said[f"{mode}, cut"]
+
+
 def test_what_would_go_wrong_without_a_word_is_refused(ranks):
     for said in ranks("refusals", 4):
         assert "4 ranks can't split the 9 query heads" in said["heads"]
