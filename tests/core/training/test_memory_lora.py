@@ -13,8 +13,8 @@ from longrecipe_core.modeling import save_model
 from longrecipe_core.recipe import LaunchSection, LoraSection, TrainingSection
 from longrecipe_core.training.build import build_model, make_optimizer
 from longrecipe_core.training.job import DataSpec, TrainingJob
-from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.lora import merge_lora
+from longrecipe_core.training.loss import SummedLoss
 
 ATTENTION = [f"model.layers.{n}.self_attn.{part}_proj.weight" for n in range(LAYERS) for part in "qkvo"]
 MLP = [f"model.layers.{n}.mlp.{part}_proj.weight" for n in range(LAYERS) for part in ("gate", "up", "down")]
@@ -121,9 +121,9 @@ def test_the_optimizer_holds_what_is_trained(tmp_path):
 def test_the_first_update_is_drawn_from_seed_and_stage(tmp_path):
     def drawn(global_seed, **changes):
         states = []
-        for lora in (None, LoraSection()):
+        for job in [make_job(tmp_path, lora=lora, **changes) for lora in (None, LoraSection())]:
             torch.manual_seed(global_seed)
-            model = build_model(make_job(tmp_path, lora=lora, **changes))
+            model = build_model(job)
             states.append(torch.get_rng_state())
         assert torch.equal(*states)
         return dict(model.named_parameters())["model.layers.1.self_attn.q_proj.lora_A.default.weight"]
