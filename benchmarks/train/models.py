@@ -1,5 +1,8 @@
 """What the training benchmarks train: models of known shapes with random weights, and random tokens."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,17 @@ def large_vocabulary() -> LlamaConfig:
         rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
         tie_word_embeddings=True,
     )
+
+
+SHAPES = {"tiny": tiny, "smollm2": smollm2, "large-vocabulary": large_vocabulary}
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory on the disk of the checkout, removed at the end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="train-") as directory:
+        yield Path(directory)
 
 
 def make_model(config: LlamaConfig, directory: Path, *, dtype: str = "float32", seed: int = SEED) -> Path:

@@ -1,8 +1,8 @@
 """One training step of ours and one of transformers.Trainer, in turns within one process.
 
-Ours is made of the training job's own pieces, in the order in which `training.loop.train` has them, and with all that the
-loop does in a step: the samples read ahead, the row of `metrics.jsonl` and TensorBoard. The Trainer runs its own `train`;
-a callback takes our step at the end of each of its steps, so its time is that of its whole loop between two of ours.
+Ours is made of the training job's own pieces, in the order in which `training.loop.train` has them, with all that the
+loop does in a step: the samples read ahead, the row of `metrics.jsonl` and TensorBoard. The Trainer runs its own
+`train`; a callback takes our step at the end of each of its steps, so its time is that of its whole loop between two.
 """
 
 import sys
@@ -93,7 +93,7 @@ class TellingTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         loss = super().compute_loss(*args, **kwargs)
         if self.first_loss is None:
-            self.first_loss = float(loss)
+            self.first_loss = float(loss.detach())
         return loss
 
 
@@ -144,7 +144,10 @@ def make_trainer(
 
 
 def take_turns(job: TrainingJob, scratch: Path) -> Turns:
-    """All steps of the job on both sides, a step each in turns. Raises SystemExit where the two don't compute the same."""
+    """All steps of the job on both sides, a step each in turns.
+
+    Raises SystemExit where the two don't compute the same.
+    """
     turns = Turns()
     ours = Ours(job)
     batches = [batch for step in range(ours.steps) for batch in ours.batches().step(step)]

@@ -1,17 +1,20 @@
-"""Steps of ours against steps of transformers.Trainer, and the share of the machine's own matrix products reached."""
+"""Steps of ours against steps of transformers.Trainer, and the share of the machine's own matrix products reached.
 
+`python -m benchmarks.train.throughput CASE` is the process of one comparison: two precisions don't go into one.
+"""
+
+import json
 import os
 import statistics
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
 
 from benchmarks.figures import REPEATS, Figure, Report, interleaved, median_ratio
 from benchmarks.train import models, sides
+from benchmarks.train.child import answer, ask
 
 UNTIMED = 2  # steps of each side: allocators grow, the optimizer makes its state
 TINY_STEPS = 60
@@ -22,7 +25,7 @@ LENGTHS = (512, 2048, 4096)
 class Case:
     """One comparison."""
 
-    config: LlamaConfig
+    shape: str
     length: int
     batch: int = 1
     precision: str = "fp32"
@@ -30,20 +33,23 @@ class Case:
     steps: int = REPEATS
 
     def run(self) -> "Measured":
-        """All steps of both sides, in turns."""
-        models.CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=models.CACHE) as scratch:
+        """All steps of both sides, in turns, in a process of their own."""
+        return Measured(self, **ask("benchmarks.train.throughput", json.dumps(asdict(self))))
+
+    def here(self) -> dict[str, Any]:
+        """The same in this process."""
+        with models.scratch() as directory:
             job = models.make_job(
-                Path(scratch),
-                models.make_model(self.config, Path(scratch) / "model"),
+                directory,
+                models.make_model(models.SHAPES[self.shape](), directory / "model"),
                 length=self.length,
                 steps=UNTIMED + self.steps,
                 batch=self.batch,
                 precision=self.precision,
                 activation_checkpointing=self.checkpointing,
             )
-            turns = sides.take_turns(job, Path(scratch))
-        return Measured(self, turns.ours[UNTIMED:], turns.trainer[UNTIMED:], turns.first_losses, turns.step_flops)
+            turns = sides.take_turns(job, directory)
+        return asdict(turns) | {"ours": turns.ours[UNTIMED:], "trainer": turns.trainer[UNTIMED:]}
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,8 @@ class Measured:
     @property
     def detail(self) -> dict[str, Any]:
         """For the JSON file."""
-        settings = {key: value for key, value in vars(self.case).items() if key != "config"}
         tokens = self.case.batch * self.case.length
-        return settings | {
+        return asdict(self.case) | {
             "ours_seconds": self.ours,
             "trainer_seconds": self.trainer,
             "first_losses": self.first_losses,
@@ -83,18 +88,17 @@ class Measured:
 
 def measure(report: Report) -> None:
     """`throughput_vs_trainer`, `throughput_vs_trainer_135m`, `mfu_fp32`, `mfu_bf16` and what lies behind them."""
-    tiny = Case(models.tiny(), 307, batch=8, steps=TINY_STEPS).run()  # as the recipe's stage extend
+    tiny = Case("tiny", 307, batch=8, steps=TINY_STEPS).run()  # as the recipe's stage extend
     report.add(Figure("throughput_vs_trainer", tiny.ratio, "x", ">= 0.97", tiny.detail))
-    large = models.smollm2()
-    fp32 = [Case(large, length).run() for length in LENGTHS]
+    fp32 = [Case("smollm2", length).run() for length in LENGTHS]
     for one in fp32:
         report.add(Figure(f"throughput_vs_trainer_135m_{one.case.length}", one.ratio, "x", None, one.detail))
     lowest = min(fp32, key=lambda one: one.ratio)
     detail = {"lowest_at": lowest.case.length}
     report.add(Figure("throughput_vs_trainer_135m", lowest.ratio, "x", ">= 0.97", detail))
-    bf16 = Case(large, LENGTHS[1], precision="bf16").run()
+    bf16 = Case("smollm2", LENGTHS[1], precision="bf16").run()
     report.add(Figure("throughput_vs_trainer_135m_bf16", bf16.ratio, "x", None, bf16.detail))
-    again = Case(large, LENGTHS[0], checkpointing="full").run()
+    again = Case("smollm2", LENGTHS[0], checkpointing="full").run()
     report.add(Figure("throughput_vs_trainer_135m_checkpointing", again.ratio, "x", None, again.detail))
     for name, measured in (("fp32", fp32[1]), ("bf16", bf16)):
         peak = matmul_flops(torch.float32 if name == "fp32" else torch.bfloat16)
@@ -112,3 +116,7 @@ def matmul_flops(dtype: torch.dtype) -> float:
         (seconds,) = interleaved(lambda left=left, right=right: left @ right, repeats=REPEATS)  # type: ignore[misc]
         best = max(best, 2 * size**3 / statistics.median(seconds))
     return best
+
+
+if __name__ == "__main__":
+    answer(Case(**json.loads(sys.argv[1])).here())
