@@ -1,21 +1,35 @@
 """Exact resume: everything that the next step depends on, written so that it is there whole or not at all.
 
-A checkpoint is a directory `step-N`, N the optimizer steps taken: `model.safetensors`, `optimizer.safetensors`,
-one `rank-R.safetensors` with the random state of each rank, `metrics.jsonl` so far, `progress.json`. It is written
-as `step-N.partial` and renamed when every byte of every rank is on disk. The step is the data cursor (see `data.py`).
+A checkpoint is a directory `step-N`, N the optimizer steps taken: one `rank-R.safetensors` by each rank that wrote a
+part of weights, optimizer and random states (see `checkpoint_tensors.py`), `metrics.jsonl` so far, `progress.json`. It
+is written in the background as `step-N.partial` and renamed when every byte of every rank is on disk. All ranks see
+the same directory. The step is the data cursor (see `data.py`).
 """
 
 import json
-import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
 
 from longrecipe_core.errors import TrainingError
+from longrecipe_core.training.checkpoint_tensors import (
+    Tensors,
+    flush,
+    make_stager,
+    my_part,
+    names_in,
+    read,
+    training_tensors,
+    write,
+)
+from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.random_state import random_state, restore_random_state
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -30,131 +44,154 @@ def made_from(checkpoint: Path) -> dict[str, str]:
     return inputs
 
 
+def layout(job: TrainingJob) -> dict[str, Any]:
+    """What decides the order of sums, and so the last bits, but not what is computed."""
+    launch = job.launch
+    return {
+        "world size": launch.processes,
+        "micro_batch": launch.micro_batch,
+        "sharding": launch.sharding,
+        "parallel": launch.parallel,
+        "sequence ranks": launch.sequence_ranks,
+        "head ranks": launch.head_ranks,
+    }
+
+
 class Checkpoints:
-    """The training checkpoints of one job in one local directory."""
+    """The training checkpoints of one job in one local directory, at most one of them being written at a time.
+
+    Every rank calls every method, in the same order. Only the background threads talk to each other, over a group of
+    their own, so a write can't get in the way of the collectives of training.
+    """
 
     def __init__(
         self,
         directory: Path,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
         *,
         kept: int,
         accelerator: Any,
-        identity: dict[str, Any],
+        steps: int,
+        layout: dict[str, Any],
         metrics: Path,
         inputs: dict[str, str],
+        timeout: timedelta,
     ) -> None:
         """Keep `kept` of them under `directory`.
 
-        `identity` is stored and must be equal on resume: what would make resumed weights differ. `metrics` is the log
-        that goes along, so that a run resumed elsewhere tells its whole story. `inputs` is stored for `made_from`.
+        `steps` must be equal on resume, since the learning rate follows from it. `layout`, what decides the order of
+        sums, may be another; then the bits will be, too. `metrics` is the log that goes along, so that a run resumed
+        elsewhere tells its whole story. `inputs` is stored for `made_from`. `timeout` is that of a write's collectives.
         """
-        self._metrics, self._inputs = metrics, inputs
-        self._directory, self._kept, self._accelerator, self._identity = (
-            directory,
-            kept,
-            accelerator,
-            identity,
-        )
+        self._directory, self._model, self._optimizer = directory, model, optimizer
+        self._kept, self._rank, self._ranks = kept, accelerator.process_index, accelerator.num_processes
+        self._device = accelerator.device
+        self._steps, self._layout, self._metrics, self._inputs = steps, layout, metrics, inputs
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if dist.is_initialized() else None
+        self._stager = make_stager(self._device)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._staged: tuple[int, int, Tensors] | None = None
+        self._written: Future[None] | None = None
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write `step-N`; older ones are removed only after it is complete. Called by every rank."""
-        partial = self._directory / f"step-{step}.partial"
-        if self._accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        self._accelerator.wait_for_everyone()  # the directory must be there before any rank writes into it
-        save_file(
-            _random_state(self._accelerator.device),
-            partial / f"rank-{self._accelerator.process_index}.safetensors",
-        )
-        if self._accelerator.is_main_process:
-            save_file(
-                {name: p.detach().contiguous() for name, p in model.named_parameters()},
-                partial / "model.safetensors",
-            )
-            save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
-            shutil.copyfile(self._metrics, partial / "metrics.jsonl")
-            progress = {"step": step, "threads": torch.get_num_threads(), "inputs": self._inputs}
-            (partial / "progress.json").write_text(json.dumps(progress | {"identity": self._identity}))
-        self._accelerator.wait_for_everyone()  # all ranks' files are written before the name says so
-        if self._accelerator.is_main_process:
-            for path in partial.iterdir():
-                _flush(path)
-            _flush(partial)
-            partial.rename(self._directory / f"step-{step}")
-            _flush(self._directory)
-            for older in complete_steps(self._directory)[: -self._kept]:
-                shutil.rmtree(self._directory / f"step-{older}")
-        self._accelerator.wait_for_everyone()  # nobody may look for the newest checkpoint before it stands
-
-    def resume(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest checkpoint, if any, and return how many steps have been taken.
+    def stage(self, step: int) -> None:
+        """Copy the state after `step` to host memory; `write` then writes it. First waits for a write in flight.
 
         Raises:
-            TrainingError: The checkpoint was made by a run that would give other weights.
+            TrainingError: The write before this one has failed.
         """
-        steps = complete_steps(self._directory)
-        if not steps:
+        self.finish()
+        part = my_part(training_tensors(self._model, self._optimizer), self._rank, self._ranks)
+        staged: Any = self._stager.stage(part | self._own_random_state())
+        # Here and not in the background: each thread has a number of threads of its own.
+        self._staged = (step, torch.get_num_threads(), staged)
+
+    def write(self) -> None:
+        """Start to write what is staged, if anything is; the metrics of its step must have been written."""
+        if self._staged is not None:
+            self._written = self._writer.submit(self._write, *self._staged)
+            self._staged = None
+
+    def finish(self) -> None:
+        """Wait until nothing is being written.
+
+        Raises:
+            TrainingError: A write has failed since this was last called.
+        """
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def save(self, step: int) -> None:
+        """Write the state after `step`, and wait until that is done; nothing to do where it is there already."""
+        self.finish()
+        if step not in complete_steps(self._directory):
+            self.stage(step)
+            self.write()
+            self.finish()
+
+    def _write(self, step: int, threads: int, tensors: Tensors) -> None:
+        partial = self._directory / f"step-{step}.partial"
+        if self._rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True, exist_ok=True)  # another rank's writer may have made it just now
+        # No rank writes before rank 0, which plans for all, has come to this point; after it all have written.
+        write(tensors, partial, self._group)
+        if self._rank != 0:
+            return
+        shutil.copyfile(self._metrics, partial / "metrics.jsonl")
+        progress = {"step": step, "threads": threads, "inputs": self._inputs}
+        (partial / "progress.json").write_text(json.dumps(progress | {"steps": self._steps, "layout": self._layout}))
+        for name in ("metrics.jsonl", "progress.json", "."):
+            flush(partial / name)
+        partial.rename(self._directory / f"step-{step}")
+        flush(self._directory)
+        for older in complete_steps(self._directory)[: -self._kept]:
+            shutil.rmtree(self._directory / f"step-{older}")
+
+    def resume(self) -> int:
+        """Load the newest checkpoint, if any, and return how many steps have been taken.
+
+        Under another layout the run goes on, and rank 0 says so.
+
+        Raises:
+            TrainingError: The checkpoint is of a run with another number of steps, or damaged.
+        """
+        if self._rank == 0:
+            for partial in self._directory.glob("step-*.partial"):
+                shutil.rmtree(partial)
+        taken = complete_steps(self._directory)
+        if not taken:
             return 0
-        directory = self._directory / f"step-{steps[-1]}"
+        directory = self._directory / f"step-{taken[-1]}"
         progress = json.loads((directory / "progress.json").read_text())
-        for key, mine in self._identity.items():
-            found = progress["identity"].get(key)
-            if found != mine:
-                raise TrainingError(
-                    f"{directory}: was made with {key} {found}, this run has {mine}: resume with the same, or "
-                    f"remove it here and under state/ in the store"
-                )
-        # The order of sums follows the number of threads, so the run goes on with the one that it began with.
-        torch.set_num_threads(progress["threads"])
-        if self._accelerator.is_main_process and len(read_metrics(self._metrics)) < progress["step"]:
+        if progress.get("steps") != self._steps:
+            raise TrainingError(
+                f"{directory}: was made with steps {progress.get('steps')}, this run has {self._steps}: resume with "
+                f"the same, or remove it here and under state/ in the store"
+            )
+        changes = [
+            f"{key} {before}, now {self._layout.get(key)}"
+            for key, before in progress["layout"].items()
+            if before != self._layout.get(key)
+        ]
+        if not changes:
+            # The order of sums follows the number of threads, so the run goes on with the one that it began with.
+            torch.set_num_threads(progress["threads"])
+        elif self._rank == 0:
+            print(
+                f"step {taken[-1]} was reached with {'; '.join(changes)}: the loss curve goes on, but not bit for bit",
+                flush=True,
+            )
+        if self._rank == 0 and len(read_metrics(self._metrics)) < progress["step"]:
             self._metrics.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(directory / "metrics.jsonl", self._metrics)
-        weights = load_file(directory / "model.safetensors")
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights.pop(name))
-        _load_optimizer(directory / "optimizer.safetensors", model, optimizer)
-        _restore_random_state(
-            load_file(directory / f"rank-{self._accelerator.process_index}.safetensors"),
-            self._accelerator.device,
-        )
+        # A rank that wasn't there before keeps the random state that its seed gave it.
+        there = names_in(directory)
+        own = {name: state for name, state in self._own_random_state().items() if name in there}
+        read(training_tensors(self._model, self._optimizer) | own, directory, self._group)
+        restore_random_state({name.rpartition(".")[2]: state for name, state in own.items()}, self._device)
         return int(progress["step"])
 
-
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}/{key}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
-
-
-def _load_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    parameters = dict(model.named_parameters())
-    for name, value in load_file(path).items():
-        parameter, key = parameters[name.rpartition("/")[0]], name.rpartition("/")[2]
-        # AdamW keeps its step count on the CPU, and its moments where the parameter is.
-        optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
-
-
-def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    state = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _flush(path: Path) -> None:
-    """A rename may reach the disk before the bytes do; so the bytes go first."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def _own_random_state(self) -> Tensors:
+        return {f"random.{self._rank}.{name}": state for name, state in random_state(self._device).items()}

@@ -2,22 +2,27 @@
 
 import time
 from contextlib import closing
+from datetime import timedelta
 
 import torch
 
-from longrecipe_core.attention import probe
+from longrecipe_core.attention import attach, probe
+from longrecipe_core.errors import PreemptedError
 from longrecipe_core.modeling import save_model
 from longrecipe_core.training.build import build_model, make_optimizer
-from longrecipe_core.training.checkpoint import Checkpoints
+from longrecipe_core.training.checkpoint import Checkpoints, layout
 from longrecipe_core.training.data import Batches, open_samples, read_ahead
 from longrecipe_core.training.flops import peak_flops, training_flops
 from longrecipe_core.training.job import TrainingJob
+from longrecipe_core.training.lora import merge_lora
 from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
+from longrecipe_core.training.preemption import Preemption
+from longrecipe_core.training.random_state import random_state, restore_random_state
 from longrecipe_core.training.schedule import total_steps
-from longrecipe_core.training.sharding import wrap
+from longrecipe_core.training.sharding import full_weights, wrap
 from longrecipe_core.training.step import optimizer_step
-from longrecipe_core.training.world import emulates_bf16, make_accelerator
+from longrecipe_core.training.world import emulates_bf16, join_sequence_group, make_accelerator
 
 # The wrapped model, to the process's end. Freeing DDP joins gloo's thread while holding Python's lock, and that thread
 # may just then wait for the lock to free the last barrier's tensors: both would wait for ever (torch 2.13).
@@ -29,8 +34,10 @@ def train(job: TrainingJob) -> None:
 
     Raises:
         TrainingError: The world is not the one asked for, or a loss or gradient is not finite.
+        PreemptedError: A rank got SIGTERM; the state after the last whole step is saved.
     """
     accelerator = make_accelerator(job)
+    shared = join_sequence_group(job)
     torch.manual_seed(job.seed + accelerator.process_index)
     samples = open_samples(job.data, job.seed)
     steps = total_steps(job.training, len(samples))
@@ -38,29 +45,34 @@ def train(job: TrainingJob) -> None:
         samples,
         global_batch=job.training.global_batch,
         micro_batch=job.launch.micro_batch,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        rank=accelerator.process_index // shared.layout.degree,
+        world_size=accelerator.num_processes // shared.layout.degree,
         seed=job.seed,
         stage=job.stage,
+        layout=shared.layout,
+        place=accelerator.process_index % shared.layout.degree,
     )
     model = build_model(job).to(accelerator.device)
-    with accelerator.autocast():  # on the device and in the precision that training has
-        probe(model)
+    attach(model, job.launch.parallel, shared.group, job.launch.ulysses_degree)
+    with accelerator.autocast():  # on the device, in the precision and in the parallel mode that training has
+        probe(model, shared)
     summed_loss = wrap(SummedLoss(model, job.launch.loss_chunk), job, accelerator)
     optimizer = make_optimizer(model, job)
+    timeout = timedelta(seconds=job.launch.collective_timeout)
+    preemption = Preemption(timeout)
     checkpoints = Checkpoints(
         job.checkpoints,
+        model,
+        optimizer,
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
+        steps=steps,
+        layout=layout(job),
         metrics=job.logs / "metrics.jsonl",
         inputs=job.inputs,
-        identity={
-            "world size": accelerator.num_processes,
-            "micro_batch": job.launch.micro_batch,
-            "steps": steps,
-        },
+        timeout=timeout,
     )
-    taken = checkpoints.resume(model, optimizer)
+    taken = checkpoints.resume()
     peak = peak_flops(accelerator.device, job.training.precision)
     metrics = Metrics(job.logs, taken) if accelerator.is_main_process else None
     if accelerator.is_main_process:
@@ -73,18 +85,32 @@ def train(job: TrainingJob) -> None:
     with closing(read_ahead(batches, taken, steps)) as reader:
         for read in reader:
             started = time.perf_counter()
-            row = optimizer_step(job, accelerator, summed_loss, optimizer, read, steps)
+            random = random_state(accelerator.device)
+            try:
+                row = optimizer_step(job, accelerator, summed_loss, optimizer, read, steps, preemption)
+            except PreemptedError as error:
+                optimizer.zero_grad(set_to_none=True)
+                restore_random_state(random, accelerator.device)
+                if read.step:
+                    checkpoints.save(read.step)
+                raise PreemptedError(f"{job.stage}: {error}; the state after step {read.step} is saved") from None
+            stepped = time.perf_counter()
+            if row["step"] % job.launch.checkpoint_every == 0 and row["step"] < steps:
+                checkpoints.stage(row["step"])
             if metrics:
-                seconds = read.waited + time.perf_counter() - started
-                row |= {"seconds": seconds, "tokens_per_second": row["tokens"] / seconds}
+                ended = time.perf_counter()
+                seconds = read.waited + ended - started
+                row |= {"seconds": seconds, "checkpoint_wait": ended - stepped}
+                row |= {"tokens_per_second": row["tokens"] / seconds}
                 speed = training_flops(model, row["tokens"], job.data.length) / seconds / accelerator.num_processes
                 row |= {"flops_per_second": speed, "mfu": speed / peak if peak else None}
                 metrics.write(row | {"peak_memory_mb": peak_memory_mb(accelerator.device)})
-            if row["step"] % job.launch.checkpoint_every == 0 and row["step"] < steps:
-                checkpoints.save(row["step"], model, optimizer)
+            checkpoints.write()
+    checkpoints.finish()
+    weights = full_weights(model)
     if metrics:
         metrics.close()
-        save_model(model, job.output)
+        save_model(model, job.output, state_dict=merge_lora(model, weights))
     accelerator.wait_for_everyone()  # the other ranks must not end, and be taken for dead, while rank 0 writes
     accelerator.end_training()
     _KEPT.append(summed_loss)

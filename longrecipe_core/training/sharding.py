@@ -1,7 +1,16 @@
-"""How the ranks keep one model: copies whose gradients DDP adds, or shards."""
+"""How the ranks keep one model: copies whose gradients DDP adds, or shards of it (FSDP2)."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from longrecipe_core.errors import TrainingError
@@ -9,14 +18,74 @@ from longrecipe_core.training.job import TrainingJob
 
 
 def wrap(summed_loss: torch.nn.Module, job: TrainingJob, accelerator: Accelerator) -> torch.nn.Module:
-    """The module to call in training; its backward leaves the mean of all ranks' gradients on each.
+    """The module to call in training; its backward leaves the mean of all ranks' gradients on each, or in its shards.
 
     Make the optimizer from the parameters as they are after this.
 
     Raises:
         TrainingError: Gradients would not really be synchronised: accelerate can fall back without a word (traps, 11).
     """
+    if job.launch.sharding == "fsdp2":
+        return _fully_shard(summed_loss, job, accelerator)
     wrapped: torch.nn.Module = accelerator.prepare(summed_loss)
     if isinstance(wrapped, DistributedDataParallel) != (accelerator.num_processes > 1):
         raise TrainingError(f"{accelerator.num_processes} ranks, but the model is a {type(wrapped).__name__}")
+    return wrapped
+
+
+def synchronised(wrapped: torch.nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager[Any]:
+    """Forward and backward in here add to the gradients; only those of the `last` micro-batch synchronise them."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(last)
+        return nullcontext()
+    return nullcontext() if last else accelerator.no_sync(wrapped)
+
+
+def clip_gradients(wrapped: torch.nn.Module, largest: float, device: torch.device) -> float:
+    """Scale the gradients so that their norm, over all shards of all ranks, is at most `largest`; returns what it was.
+
+    Shards may lie in host memory, where the ranks have no group to talk over; so their norms meet on the device.
+    """
+    if not isinstance(wrapped, FSDPModule):
+        return float(torch.nn.utils.clip_grad_norm_(wrapped.parameters(), largest))
+    gradients = [p.grad.to_local() for p in wrapped.parameters() if isinstance(p.grad, DTensor)]
+    square = torch.nn.utils.get_total_norm(gradients).to(device).square()
+    dist.all_reduce(square)
+    norm = square.sqrt().item()
+    if norm > largest:
+        torch._foreach_mul_(gradients, largest / norm)
+    return norm
+
+
+def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of the model whole, by its own names; every rank calls it, and rank 0 gets them."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model.state_dict()
+    weights: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return dict(weights)
+
+
+def _fully_shard(summed_loss: Any, job: TrainingJob, accelerator: Accelerator) -> torch.nn.Module:
+    """FSDP2 over all ranks, a group of shards per decoder layer and one for the rest.
+
+    By torch itself, since accelerate's falls back to DDP on CPUs (traps, 11), and one way is to serve both. The rest
+    is embedding, last norm and head: `SummedLoss` applies the head's weight on its own, so it must be whole all
+    through its forward. Weights and optimizer stay fp32 as with DDP, and arithmetic is autocast.
+    """
+    device = accelerator.device
+    if not dist.is_initialized():  # a single rank: no launcher made a group
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    mesh = init_device_mesh(device.type, (accelerator.num_processes,))
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if job.launch.cpu_offload else OffloadPolicy()
+    kinds = set(summed_loss.model._no_split_modules or ())
+    layers = [module for module in summed_loss.modules() if type(module).__name__ in kinds]
+    if not layers:
+        raise TrainingError(f"sharding fsdp2: {type(summed_loss.model).__name__} does not say which its layers are")
+    for module in (*layers, summed_loss):
+        fully_shard(module, mesh=mesh, offload_policy=offload)
+    whole = [name for name, parameter in summed_loss.named_parameters() if not isinstance(parameter, DTensor)]
+    if whole or not all(isinstance(module, FSDPModule) for module in (*layers, summed_loss)):
+        raise TrainingError(f"sharding fsdp2: not sharded: {whole or 'a layer'}")
+    wrapped: torch.nn.Module = summed_loss
     return wrapped

@@ -9,7 +9,9 @@ from accelerate import Accelerator
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.data import IGNORED, Batch, StepBatches
 from longrecipe_core.training.job import TrainingJob
+from longrecipe_core.training.preemption import Preemption
 from longrecipe_core.training.schedule import learning_rate
+from longrecipe_core.training.sharding import clip_gradients, synchronised
 
 
 def optimizer_step(
@@ -19,8 +21,14 @@ def optimizer_step(
     optimizer: torch.optim.Optimizer,
     read: StepBatches,
     steps: int,
+    preemption: Preemption,
 ) -> dict[str, Any]:
-    """One global batch: the loss is a sum over all ranks and micro-batches, divided by the global target tokens."""
+    """One global batch: the loss is a sum over all ranks and micro-batches, divided by the global target tokens.
+
+    Raises:
+        TrainingError: A loss or gradient is not finite, or nothing has a label.
+        PreemptedError: All ranks agreed to end before a micro-batch; the gradients are then of half a step.
+    """
     device, step, batches = accelerator.device, read.step, read.batches
     rate = learning_rate(job.training, step, steps)
     for group in optimizer.param_groups:
@@ -29,7 +37,7 @@ def optimizer_step(
     waits = [0] * accelerator.num_processes
     waits[accelerator.process_index] = round(read.waited * 1e6)
     counts = torch.tensor(
-        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.input_ids.numel() for b in batches), *waits],
+        [sum(int((b.labels != IGNORED).sum()) for b in batches), sum(b.tokens for b in batches), *waits],
         device=device,
     )
     targets, tokens, *waits = (int(count) for count in accelerator.reduce(counts, "sum"))
@@ -37,22 +45,23 @@ def optimizer_step(
         raise TrainingError(f"step {step + 1}: no token of the global batch has a label; samples {_numbers(batches)}")
     total = torch.zeros((), dtype=torch.float64, device=device)
     for place, batch in enumerate(batches):
-        last = place == len(batches) - 1
-        with accelerator.no_sync(summed_loss) if not last else torch.enable_grad():
-            loss = summed_loss(
-                batch.input_ids.to(device),
-                batch.position_ids.to(device),
-                batch.labels.to(device),
-                batch.sample_starts,
-            )
+        preemption.check()
+        with synchronised(summed_loss, accelerator, last=place == len(batches) - 1):
+            with accelerator.autocast():
+                loss = summed_loss(
+                    batch.input_ids.to(device),
+                    batch.position_ids.to(device),
+                    batch.labels.to(device),
+                    batch.sample_starts,
+                )
             if not math.isfinite(loss.item()):
                 raise TrainingError(
                     f"step {step + 1}: the loss is {loss.item()} at samples {list(batch.numbers)} of stage {job.stage}"
                 )
-            # DDP averages over the ranks, and the sum is wanted: hence the factor.
+            # DDP and FSDP2 average over the ranks, and the sum is wanted: hence the factor.
             accelerator.backward(loss * (accelerator.num_processes / targets))
         total += loss.detach().double()
-    norm = float(torch.nn.utils.clip_grad_norm_(summed_loss.parameters(), job.training.clip))
+    norm = clip_gradients(summed_loss, job.training.clip, device)
     if not math.isfinite(norm):
         raise TrainingError(f"step {step + 1}: the gradient's norm is {norm} at samples {_numbers(batches)}")
     optimizer.step()
