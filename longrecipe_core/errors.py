@@ -77,7 +77,15 @@ class PreemptedError(LongRecipeError):
 
 
 class LaunchError(LongRecipeError):
-    """A launched job ended badly."""
+    """A launched job ended badly; this class itself: by an error of its own, which a restart would meet again."""
+
+
+class JobPreemptedError(LaunchError):
+    """A launched job was told to end by SIGTERM from outside: started again, it goes on from its newest checkpoint."""
+
+
+class JobKilledError(LaunchError):
+    """A launched job, its launcher or one of its ranks was killed by a signal: a restart may well succeed."""
 
 
 class EvaluationError(LongRecipeError):

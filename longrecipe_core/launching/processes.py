@@ -7,6 +7,7 @@ import time
 import psutil
 
 TOKEN_VARIABLE = "LONGRECIPE_JOB"
+SHORT_GRACE = 5.0  # seconds from SIGTERM to SIGKILL when nobody waits for the job any more
 
 
 def job_processes(token: str) -> list[psutil.Process]:
@@ -19,8 +20,8 @@ def job_processes(token: str) -> list[psutil.Process]:
     return found
 
 
-def end_job(token: str, grace: float = 5.0) -> None:
-    """Ask all of a job's processes to end, then kill what is left, until none remains."""
+def end_job(token: str, grace: float = SHORT_GRACE) -> None:
+    """Ask all of a job's processes to end, kill what is left after `grace` seconds, until none remains."""
     for process in job_processes(token):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

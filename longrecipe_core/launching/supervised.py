@@ -1,5 +1,6 @@
 """Run a command under the supervisor, pass its lines on, and tell why it ended."""
 
+import contextlib
 import io
 import os
 import re
@@ -7,14 +8,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from longrecipe_core.errors import LaunchError
+from longrecipe_core.launching.outcome import Tail, plain_failure
 from longrecipe_core.launching.processes import end_job
 
-TAIL_LINES = 60
 CREDENTIAL = re.compile(
     r"^(AWS|AZURE|GOOGLE|GCS|FSSPEC|PREFECT|WANDB)_|(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)"
 )
@@ -26,6 +26,9 @@ def run_supervised(
     log: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
+    *,
+    grace: float = 0.0,
+    failure: Callable[[str, int, Tail], LaunchError] = plain_failure,
 ) -> None:
     """Run `command` to its end; should this process go first, by any signal, the whole tree goes with it.
 
@@ -35,15 +38,17 @@ def run_supervised(
         log: Called with each line that the job prints.
         environment: Added to this process's own, of which a job gets everything but credentials.
         stop: When it is set, the job is ended.
+        grace: Seconds that the command has to save its state when the supervisor gets SIGTERM; 0: it saves nothing.
+        failure: Tells why the job failed, of `what`, the supervisor's code (a signal's number negative) and the lines.
 
     Raises:
-        LaunchError: The job ended with an error; the message has the line that tells why.
+        LaunchError: The job ended with an error; the message has the line that tells why. What kind: see `failure`.
     """
     token = uuid.uuid4().hex
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    tail = Tail()
     # A session of its own: Ctrl-C in a terminal reaches the flow only, whose end then ends the job in good order.
     with subprocess.Popen(
-        [sys.executable, "-m", "longrecipe_core.launching.supervisor", token, *command],
+        [sys.executable, "-m", "longrecipe_core.launching.supervisor", token, str(grace), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -54,7 +59,8 @@ def run_supervised(
         assert supervisor.stdout is not None
         ended = threading.Event()
         pipe = supervisor.stdin
-        threading.Thread(target=_end_after, args=(supervisor, token), daemon=True).start()
+        last_duty = threading.Thread(target=_end_after, args=(supervisor, token), daemon=True)
+        last_duty.start()
         if stop is not None:
             threading.Thread(target=_close_when_set, args=(stop, ended, pipe), daemon=True).start()
         try:
@@ -62,14 +68,16 @@ def run_supervised(
             for line in io.TextIOWrapper(supervisor.stdout, encoding="utf-8", errors="replace", newline="\n"):
                 shown = line.rstrip("\n").rpartition("\r")[2]  # of a progress bar, the last state only
                 if shown:
-                    tail.append(shown)
-                    log(shown)
+                    log(tail.add(shown))
         finally:
             # Closing the pipe ends the job; `with` then waits for the supervisor.
             ended.set()
-            pipe.close()
+            _close(pipe)
+    last_duty.join()  # ranks whose lines go through files hold no end of the supervisor's output
     if supervisor.returncode:
-        raise LaunchError(f"{what} ended with code {supervisor.returncode}: {cause(list(tail))}")
+        if stop is not None and stop.is_set():
+            raise LaunchError(f"{what} was told to stop, with code {supervisor.returncode}")
+        raise failure(what, supervisor.returncode, tail)
 
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
@@ -86,15 +94,10 @@ def _end_after(supervisor: "subprocess.Popen[bytes]", token: str) -> None:
 def _close_when_set(stop: threading.Event, ended: threading.Event, pipe: IO[bytes]) -> None:
     while not ended.wait(1.0):
         if stop.is_set():
-            pipe.close()
+            _close(pipe)
             return
 
 
-def cause(tail: Sequence[str]) -> str:
-    """The line of a job's output that tells why it ended: the first that reads `SomeError: ...`, else the last one."""
-    for line in tail:
-        text = line.partition("]: ")[2] or line  # torchrun puts "[rank0]: " in front
-        name, separator, _ = text.partition(": ")
-        if separator and name.rpartition(".")[2].endswith("Error") and " " not in name:
-            return text
-    return tail[-1] if tail else "it printed nothing"
+def _close(pipe: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # of a supervisor that is gone
+        pipe.close()

@@ -1,32 +1,81 @@
 """A process between the flow and the job: when the flow goes, by any signal, the whole job goes (traps, 12 and 17).
 
-`python -m longrecipe_core.launching.supervisor TOKEN COMMAND...` holds the read end of a pipe (its stdin) whose write
-end only the parent has. End of file means that the parent is gone. torchrun's workers have sessions of their own and
-lose their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
+`python -m longrecipe_core.launching.supervisor TOKEN GRACE COMMAND...` holds the read end of a pipe (its stdin) whose
+write end only the parent has. End of file means that the parent is gone. torchrun's workers have sessions of their own
+and lose their parent when it dies hard, so the job's processes are told by TOKEN in their environment, not by descent.
+
+The command's stdin is a pipe too, whose write end only the supervisor has: the launcher reads it (see `agent`), so that
+a job ends also where the parent and the supervisor are killed together.
 """
 
+import contextlib
+import ctypes
 import os
 import select
+import signal
 import subprocess
 import sys
+import time
 
-from longrecipe_core.launching.processes import TOKEN_VARIABLE, end_job
+from longrecipe_core.errors import PREEMPTED_EXIT_CODE
+from longrecipe_core.launching.processes import SHORT_GRACE, TOKEN_VARIABLE, end_job
+
+PARENT_GONE = 143
+POLL_SECONDS = 0.2
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+MARGIN = 10.0  # the launcher's own time to tell how its ranks ended
 
 
 def main() -> int:
-    """Run the command; return its exit code, or end it when stdin closes."""
-    token, command = sys.argv[1], sys.argv[2:]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, TOKEN_VARIABLE: token})
+    """Run the command; return its exit code, or end it when stdin closes.
+
+    SIGTERM is handed on to the command once, which then has GRACE seconds to save what it has and end; the exit code is
+    `PREEMPTED_EXIT_CODE`. With GRACE 0 there is nothing to save: the job is ended as when the parent is gone.
+    """
+    token, grace, command = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, frame: told.append(received))
+    _adopt_orphans()
+    # What the command's pipe is for is its end, so nothing is ever written to it.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, TOKEN_VARIABLE: token})
+    deadline: float | None = None
     try:
         while child.poll() is None:
-            readable, _, _ = select.select([sys.stdin], [], [], 0.5)
+            readable, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
             if readable and not os.read(sys.stdin.fileno(), 1):
-                return 143
+                return PARENT_GONE
+            if told and not grace:
+                return PARENT_GONE
+            if told and deadline is None:
+                deadline = time.monotonic() + grace + MARGIN
+                print(f"the job was told to end by {signal.Signals(told[0]).name}", flush=True)
+                child.terminate()
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        if told:
+            return PREEMPTED_EXIT_CODE
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
     finally:
         # Also after a normal end: a launcher that was killed leaves its ranks behind.
         end_job(token)
         child.wait()
+        _reap()
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of ranks whose launcher was killed: in a container nobody else may wait for them."""
+    with contextlib.suppress(AttributeError, OSError):  # Linux only
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _reap() -> None:
+    """Wait for all that was adopted, which was killed and ends within moments."""
+    deadline = time.monotonic() + SHORT_GRACE
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.02)
 
 
 if __name__ == "__main__":

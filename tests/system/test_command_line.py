@@ -16,7 +16,7 @@ import pytest
 import yaml
 from s3_server import S3Server, s3_server  # noqa: F401
 
-from longrecipe_core.launching.launch import free_port
+from longrecipe_core.launching.machines import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGRECIPE = [sys.executable, "-m", "flows.cli"]
