@@ -172,7 +172,7 @@ def _local(report: Report) -> None:
     report.add(Figure("cost_model_local_error", worst, "relative", TARGET, detail=detail))
     worst = max(abs(error) for error in memory_errors.values())
     detail = {"errors": memory_errors, "factor": held, "overhead_mb": overhead / 1e6}
-    report.add(Figure("cost_model_local_memory_error", worst, "relative", detail=detail))
+    report.add(Figure("cost_model_local_memory_error", worst, "relative", TARGET, detail=detail))
 
 
 def _terms(case: Case, peak: float) -> list[float]:

@@ -111,14 +111,18 @@ def _mlp_tokens(setup: Setup) -> int:
 def _layer_bytes(shape: ModelShape, setup: Setup) -> float:
     """What one layer keeps for its backward.
 
-    Twice (attention, MLP): the residual stream and the norm's result before its weight, both in the stream's type, and
-    the input of the projections. Queries, attention's output, keys and values; gate, up, silu(gate) and the product.
+    Twice (attention, MLP): the norm's input in fp32, and its result before its weight in the stream's type. The input
+    of the projections: once, but for autocast, which casts it for each of them. Queries, attention's output, keys and
+    values; gate, up, silu(gate) and the product. Tiles keep their input, and one of them the rest.
     """
-    tokens, width = setup.local_tokens, setup.width
-    hidden = 2 * (2 * setup.weight_width + width) * shape.hidden
-    attention = width * 2 * (shape.query_size + shape.kv_size) + 4 * shape.query_heads
-    mlp = 4 * width * shape.intermediate
-    return float(tokens * (hidden + attention) + _mlp_tokens(setup) * mlp)
+    tokens, width, stream = setup.local_tokens, setup.width, setup.weight_width
+    casts = width != stream
+    norms = 2 * (4 + stream) * shape.hidden
+    attention = (3 if casts else 1) * width * shape.hidden
+    attention += width * 2 * (shape.query_size + shape.kv_size) + 4 * shape.query_heads
+    mlp = (2 if casts else 1) * width * shape.hidden + 4 * width * shape.intermediate
+    kept = 0 if setup.mlp_tile is None else tokens * stream * shape.hidden
+    return float(tokens * (norms + attention) + kept + _mlp_tokens(setup) * mlp)
 
 
 def _loss_bytes(shape: ModelShape, setup: Setup) -> float:
