@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_material import make_material, train, write_job
 
 
 @pytest.fixture
@@ -18,3 +19,24 @@ def environment(tmp_path) -> dict[str, str]:
         "LONGRECIPE_STORE": str(tmp_path / "store"),
         "LONGRECIPE_CACHE": str(tmp_path / "cache"),
     }
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory):
+    """A tiny model and samples to train it on."""
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(scope="session")
+def finished(material, tmp_path_factory):
+    """Directories of jobs that ran without interruption, each made once; arguments as for `write_job`."""
+    runs = {}
+
+    def get(processes, code=None, **changes):
+        key = repr((processes, code, sorted(changes.items())))
+        if key not in runs:
+            directory = write_job(material, tmp_path_factory.mktemp("whole") / "run", processes, **changes)
+            runs[key] = train(directory, processes, code)
+        return runs[key]
+
+    return get

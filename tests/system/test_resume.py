@@ -1,0 +1,131 @@
+"""Nothing is lost: jobs that are killed, preempted and moved to other ranks go on as if nothing had been."""
+
+import json
+import random
+
+import pytest
+from training_material import (
+    NOISY,
+    STEPS,
+    assert_same_bits,
+    curve,
+    ended,
+    kill_after,
+    printed,
+    train,
+    write_job,
+)
+
+from longrecipe_core.training.checkpoint import complete_steps
+
+# Every two steps, so that many a kill hits a write in flight.
+OFTEN = {"checkpoint_every": 2}
+LAYOUTS = {
+    "1 rank": (1, {}),
+    "2 ranks, DDP": (2, {}),
+    "4 ranks, DDP": (4, {}),
+    "2 ranks, FSDP2 with offload": (2, {"sharding": "fsdp2", "cpu_offload": True}),
+    "4 ranks, FSDP2": (4, {"sharding": "fsdp2"}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_twice_and_resumed_is_bit_identical(material, finished, tmp_path, layout):
+    processes, launch = LAYOUTS[layout]
+    whole = finished(processes, NOISY, launch=OFTEN | launch)
+    directory = write_job(material, tmp_path / "run", processes, launch=OFTEN | launch)
+    draw = random.Random(layout)
+    first = draw.randrange(1, STEPS // 3)
+    for step in (first, draw.randrange(first + 2, STEPS // 2)):
+        kill_after(directory, processes, step, NOISY)
+    train(directory, processes, NOISY)
+    assert "step 0 of" not in printed(directory)
+    assert_same_bits(whole, directory)
+    assert curve(directory) == curve(whole)
+    assert len(curve(directory)) == STEPS
+
+
+def test_a_run_moves_to_other_ranks_and_sharding(material, finished, tmp_path):
+    directory = tmp_path / "run"
+    parts = [
+        (1, {}, 10, ""),
+        (2, {"micro_batch": 2}, 25, "world size 1, now 2; micro_batch 1, now 2"),
+        (4, {"sharding": "fsdp2"}, 40, "world size 2, now 4; micro_batch 2, now 1; sharding none, now fsdp2"),
+        (1, {}, None, "world size 4, now 1; sharding fsdp2, now none"),
+    ]
+    for processes, launch, until, told in parts:
+        write_job(material, directory, processes, launch=launch)
+        if until is None:
+            train(directory, processes)
+        else:
+            kill_after(directory, processes, until)
+        assert (f"was reached with {told}: the loss curve goes on" in printed(directory)) == bool(told)
+    assert max(abs(a - b) for a, b in zip(curve(directory), curve(finished(1)), strict=True)) < 1e-4
+
+
+def test_another_number_of_steps_is_refused(material, tmp_path):
+    directory = write_job(material, tmp_path / "run", 1)
+    kill_after(directory, 1, 15)
+    write_job(material, directory, 1, training={"steps": STEPS + 1})
+    assert ended(directory, 1) == [1]
+    assert f"was made with steps {STEPS}, this run has {STEPS + 1}: resume with the same" in printed(directory)
+
+
+# In rank VICTIM's CALL-th forward pass it gets SIGTERM, which no other rank does.
+TERMINATED = """
+import os, signal
+from longrecipe_core.training.loss import SummedLoss
+original, calls = SummedLoss.forward, []
+def forward(*inputs):
+    calls.append(1)
+    if len(calls) == CALL and os.environ.get("RANK", "0") == "VICTIM":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(*inputs)
+SummedLoss.forward = forward
+"""
+
+
+# Two micro-batches a step: an odd call is the first of step (call + 1) / 2, whose second is not begun then.
+@pytest.mark.parametrize(
+    ("layout", "victim", "call", "saved"),
+    [("2 ranks, DDP", 1, 25, 12), ("2 ranks, FSDP2 with offload", 0, 26, 13), ("2 ranks, DDP", 0, 1, None)],
+)
+def test_sigterm_to_one_rank_saves_the_last_whole_step(material, finished, tmp_path, layout, victim, call, saved):
+    processes, launch = LAYOUTS[layout]
+    whole = finished(processes, NOISY, launch=OFTEN | launch)
+    directory = write_job(material, tmp_path / "run", processes, launch={"checkpoint_every": 1000} | launch)
+    code = TERMINATED.replace("CALL", str(call)).replace("VICTIM", str(victim)) + NOISY
+    assert ended(directory, processes, code) == [75, 75], printed(directory)
+    assert complete_steps(directory / "checkpoints") == ([] if saved is None else [saved])
+    assert f"PreemptedError: extend: told to end by SIGTERM; the state after step {saved or 0} is" in printed(directory)
+    train(directory, processes, NOISY)
+    assert f"step {saved or 0} of {STEPS}" in printed(directory)
+    assert_same_bits(whole, directory)
+    assert curve(directory) == curve(whole)
+
+
+def test_a_write_that_fails_on_one_rank_ends_them_all_with_its_reason(material, tmp_path):
+    directory = write_job(material, tmp_path / "run", 2)
+    # No file of this rank may be above 100 kB; its part of the state is.
+    limited = """
+import os, resource, sys
+if os.environ["RANK"] == "1":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from longrecipe_core.training.__main__ import main
+sys.exit(main())
+"""
+    assert ended(directory, 2, limited) == [1, 1], printed(directory)
+    for rank in (0, 1):
+        assert "TrainingError: " in printed(directory, rank)
+        assert "step-7.partial could not be written: rank 1: " in printed(directory, rank)
+    assert complete_steps(directory / "checkpoints") == []
+    train(directory, 2)
+
+
+def test_the_wait_for_checkpoints_is_in_the_metrics(finished):
+    rows = [json.loads(line) for line in (finished(1) / "logs" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["checkpoint_wait"] <= row["seconds"] for row in rows)
+    saving = [row["checkpoint_wait"] for row in rows if row["step"] % 7 == 0]
+    others = [row["checkpoint_wait"] for row in rows if row["step"] % 7]
+    assert min(saving) > 0
+    assert sorted(saving)[len(saving) // 2] > sorted(others)[len(others) // 2]
