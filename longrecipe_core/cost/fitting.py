@@ -1,6 +1,7 @@
 """Launch options under which a training fits a card."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,9 +30,7 @@ def options_that_fit(recipe: Recipe, training: Training) -> tuple[dict[str, Any]
                 continue
             again = next(each for each in trainings(tried, training.shape) if each.stage == training.stage)
             # As many sequences as were counted: a recipe alone may not tell them.
-            told = cost(
-                Training(again.stage, again.shape, again.setup, training.sequences, again.global_batch, again.guessed)
-            )
+            told = cost(replace(again, sequences=training.sequences))
             if told.gpu_bytes <= CARD:
                 deepspeed = tried.launch.sharding == "zero3"
                 found.append((deepspeed, told.hours[A800.name], len(changes), changes, told))
@@ -59,10 +58,12 @@ def _candidates(recipe: Recipe, processes: int) -> Iterator[dict[str, Any]]:
             layouts.append({"processes": processes, "parallel": "ring"})
     elif processes > 1 and launch.parallel == "local":
         layouts.append({"parallel": "ring"})
-    shardings: list[dict[str, Any]] = [{"sharding": "none", "cpu_offload": False}]
-    if processes > 1:
-        shardings += [{"sharding": "fsdp2", "cpu_offload": offload} for offload in (False, True)]
-    shardings.append({"sharding": "zero3", "cpu_offload": True})
+    shardings: list[dict[str, Any]] = [
+        {"sharding": "none", "cpu_offload": False},
+        {"sharding": "fsdp2", "cpu_offload": False},
+        {"sharding": "fsdp2", "cpu_offload": True},
+        {"sharding": "zero3", "cpu_offload": True},
+    ]
     for layout in layouts:
         for sharding in shardings:
             for checkpointing in ("none", "selective", "full", "offload"):

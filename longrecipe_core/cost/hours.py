@@ -6,6 +6,7 @@ from longrecipe_core.cost.flops import training_flops_per_token
 from longrecipe_core.cost.gpus import Gpu
 from longrecipe_core.cost.setup import Setup
 from longrecipe_core.cost.shapes import ModelShape
+from longrecipe_core.cost.trained import trained_parameters
 
 
 @dataclass(frozen=True)
@@ -18,52 +19,51 @@ class Speed:
     """Bytes per second that one rank receives from the others, when nothing is hidden behind arithmetic."""
 
 
-def training_seconds(
-    shape: ModelShape, setup: Setup, gpu: Gpu, speed: Speed, *, sequences: int, global_batch: int
-) -> float:
-    """Seconds of training on `sequences`, of which `global_batch` make an optimizer step."""
-    compute, network = compute_and_network(shape, setup, gpu, speed, sequences=sequences, global_batch=global_batch)
+def training_seconds(shape: ModelShape, setup: Setup, gpu: Gpu, speed: Speed, sequences: int) -> float:
+    """Seconds of training on so many sequences."""
+    compute, network = compute_and_network(shape, setup, gpu, speed, sequences)
     return compute + network / speed.network
 
 
-def compute_and_network(
-    shape: ModelShape, setup: Setup, gpu: Gpu, speed: Speed, *, sequences: int, global_batch: int
-) -> tuple[float, float]:
+def compute_and_network(shape: ModelShape, setup: Setup, gpu: Gpu, speed: Speed, sequences: int) -> tuple[float, float]:
     """Seconds of arithmetic and host link, and bytes that a rank receives from the others."""
     passes = sequences / setup.micro_batch / setup.replicas
     tokens = passes * setup.local_tokens
     peak = gpu.peak(setup.precision) * speed.efficiency[gpu.name]
     arithmetic = tokens * training_flops_per_token(shape, setup) / peak
     seconds = max(arithmetic, passes * host_bytes_per_pass(shape, setup) / gpu.host_link)
-    network = passes * network_bytes_per_pass(shape, setup)
-    if setup.sharding == "none" and setup.ranks > 1:  # DDP adds fp32 gradients once per optimizer step
-        network += sequences / global_batch * 2 * 4 * shape.parameters * (setup.ranks - 1) / setup.ranks
-    return seconds, network
+    steps = passes / setup.micro_batches
+    return seconds, passes * network_bytes_per_pass(shape, setup) + steps * network_bytes_per_step(shape, setup)
 
 
 def host_bytes_per_pass(shape: ModelShape, setup: Setup) -> float:
     """Bytes over one GPU's host link, forward and backward of one micro-batch, the busier direction.
 
-    A rank reads its shards of the weights in forward and again in backward, and writes its part of the gradient.
+    That is the way to the GPU: a rank reads its shards of the weights in forward and again in backward, and what went
+    to the host in forward comes back; gradients go the other way, once.
     """
-    down = up = 0.0
-    if setup.cpu_offload:
-        down = 2.0 * setup.weight_width * shape.parameters / setup.ranks
-        up = float(setup.weight_width * shape.parameters / setup.ranks)
-    if setup.checkpointing == "offload":
-        saved = float(shape.layers * setup.local_tokens * setup.weight_width * shape.hidden)
-        down, up = down + saved, up + saved
-    return max(down, up)
+    weights = 2.0 * setup.weight_width * shape.parameters / setup.ranks if setup.cpu_offload else 0.0
+    saved = shape.layers * setup.local_tokens * setup.weight_width * shape.hidden
+    return weights + (saved if setup.checkpointing == "offload" else 0.0)
 
 
 def network_bytes_per_pass(shape: ModelShape, setup: Setup) -> float:
     """Bytes that a rank receives from the others, forward and backward of one micro-batch."""
     received = 0.0
-    if setup.sharding != "none":  # two gathers of the weights, and a reduction of the gradients
-        received += 3.0 * setup.weight_width * shape.parameters * (setup.ranks - 1) / setup.ranks
+    others = (setup.ranks - 1) / setup.ranks
+    if setup.sharding != "none":  # weights for forward, and for backward
+        received += 2 * setup.weight_width * shape.parameters * others
+    if setup.sharding == "zero3":  # DeepSpeed reduces each micro-batch's gradients
+        received += setup.weight_width * shape.parameters * others
     if setup.sequence_ranks > 1:
         received += shape.layers * _attention_bytes(shape, setup)
     return received
+
+
+def network_bytes_per_step(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that a rank receives once per optimizer step: fp32 gradients, reduced to each rank's shard or to all."""
+    times = {"none": 2, "fsdp2": 1, "zero3": 0}[setup.sharding]
+    return times * 4.0 * trained_parameters(shape, setup.lora) * (setup.ranks - 1) / setup.ranks
 
 
 def _attention_bytes(shape: ModelShape, setup: Setup) -> float:

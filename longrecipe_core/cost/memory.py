@@ -21,7 +21,7 @@ class Memory:
     """Bytes on one GPU, by what they are for."""
 
     state: float
-    """Weights, gradients, the optimizer's moments, buckets and copies, as far as they lie on the GPU."""
+    """Weights, gradients, the optimizer's moments, buckets and autocast's copies, as far as they lie on the GPU."""
     saved: float
     """What forward keeps for backward, over all layers."""
     working: float
@@ -98,9 +98,11 @@ def _state_bytes(shape: ModelShape, setup: Setup) -> float:
     shards = 0.0 if setup.cpu_offload else _sharded_state(shape, setup) / setup.ranks
     ends = parameters - shape.layers * shape.layer_parameters
     if setup.sharding == "fsdp2":
-        # Two layers' weights, the one in use and the next, one layer's whole gradient; embedding, head and last norm
-        # are one group, which stays.
-        return shards + (2 * (4 + cast) + 4) * shape.layer_parameters + (8 + cast) * ends
+        # Two layers' weights, the one in use and the next, and one layer's whole gradient; embedding, head and last
+        # norm are one group, which stays. Autocast keeps its copies of gathered weights to the end of forward, and
+        # gradients that are added up over micro-batches are whole until the last.
+        summed = 4 * trained_parameters(shape, setup.lora) if setup.micro_batches > 1 else 0
+        return shards + 12 * shape.layer_parameters + 8 * ends + float(cast * parameters + summed)
     return shards + float(setup.weight_width * min(parameters, GATHERED_AT_ONCE))
 
 

@@ -45,6 +45,7 @@ class PaperRun:
             sharding="zero3",
             cpu_offload=True,
             checkpointing="full",
+            micro_batches=GLOBAL_BATCH,
             loss_chunk=None,
             logit_bytes=LOGIT_BYTES,
         )
@@ -100,11 +101,7 @@ def fit(runs: Sequence[PaperRun]) -> Constants:
 
 def predict(run: PaperRun, constants: Constants) -> dict[str, float]:
     """The row's four numbers, by their names."""
-    hours = {
-        gpu: training_seconds(run.shape, run.setup, gpu, constants.speed, sequences=SAMPLES, global_batch=GLOBAL_BATCH)
-        / 3600
-        for gpu in (A800, H100)
-    }
+    hours = {gpu: training_seconds(run.shape, run.setup, gpu, constants.speed, SAMPLES) / 3600 for gpu in (A800, H100)}
     held = constants.held * run.shape.parameters
     return {
         "hours_a800": hours[A800],
@@ -115,7 +112,7 @@ def predict(run: PaperRun, constants: Constants) -> dict[str, float]:
 
 
 def _compute(run: PaperRun, gpu: Gpu, speed: Speed) -> tuple[float, float]:
-    return compute_and_network(run.shape, run.setup, gpu, speed, sequences=SAMPLES, global_batch=GLOBAL_BATCH)
+    return compute_and_network(run.shape, run.setup, gpu, speed, SAMPLES)
 
 
 def _beyond_gpu(run: PaperRun) -> float:

@@ -20,6 +20,8 @@ class Setup:
     cpu_offload: bool = False
     checkpointing: Literal["none", "full", "selective", "offload"] = "none"
     micro_batch: int = 1
+    micro_batches: int = 1
+    """Per rank and optimizer step, whose gradients are added up."""
     mlp_tile: int | None = None
     loss_chunk: int | None = 512
     """Tokens whose logits exist at one time; None: all."""
@@ -30,6 +32,7 @@ class Setup:
     @classmethod
     def of(cls, launch: LaunchSection, training: TrainingSection, length: int) -> Self:
         """What a recipe asks for."""
+        together = launch.processes // launch.sequence_ranks * launch.micro_batch
         return cls(
             length=length,
             precision=training.precision,
@@ -41,6 +44,7 @@ class Setup:
             cpu_offload=launch.cpu_offload,
             checkpointing=launch.activation_checkpointing,
             micro_batch=launch.micro_batch,
+            micro_batches=training.global_batch // together,
             mlp_tile=launch.mlp_tile,
             loss_chunk=launch.loss_chunk,
             lora=training.lora,

@@ -24,7 +24,6 @@ class Training:
     shape: ModelShape
     setup: Setup
     sequences: int
-    global_batch: int
     guessed: bool = False
     """`sequences` rests on a guess of how much data there is."""
 
@@ -77,13 +76,7 @@ def cost(training: Training) -> Cost:
         host_bytes=host_memory(shape, setup) + FITTED.process,
         checkpoint_bytes=checkpoint_bytes(shape, setup),
         output_bytes=output_bytes(shape),
-        hours={
-            gpu.name: training_seconds(
-                shape, setup, gpu, FITTED.speed, sequences=training.sequences, global_batch=training.global_batch
-            )
-            / 3600
-            for gpu in GPUS
-        },
+        hours={gpu.name: training_seconds(shape, setup, gpu, FITTED.speed, training.sequences) / 3600 for gpu in GPUS},
     )
 
 
@@ -100,4 +93,4 @@ def _training(
     rows = -(-ANNEALING_TOKENS // length) if samples is None else samples
     steps = section.steps or max(1, rows * section.epochs // section.global_batch)  # as training.schedule has it
     setup = Setup.of(recipe.launch, section, length)
-    return Training(stage, shape, setup, steps * section.global_batch, section.global_batch, guess)
+    return Training(stage, shape, setup, steps * section.global_batch, guess)

@@ -60,7 +60,7 @@ def test_it_is_the_formula_of_the_training_log(tied):
 
 def test_full_checkpointing_computes_the_layers_twice():
     model, shape = make(True)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     linear, attention = counted(model)
     told = LENGTH * training_flops_per_token(shape, Setup(LENGTH, checkpointing="full"))
     # Recomputation stops at what backward needs: the last product of each layer is left out.

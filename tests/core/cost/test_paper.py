@@ -10,7 +10,7 @@ import pytest
 
 from longrecipe_core.cost import paper
 from longrecipe_core.cost.gpus import A800, H100
-from longrecipe_core.cost.hours import network_bytes_per_pass, training_seconds
+from longrecipe_core.cost.hours import network_bytes_per_pass, network_bytes_per_step, training_seconds
 from longrecipe_core.cost.paper import FITTED, LLAMA3_RUNS, QWEN2_RUNS, fit, predict
 from longrecipe_core.cost.setup import Setup
 from longrecipe_core.cost.shapes import LLAMA3_8B
@@ -93,17 +93,16 @@ def test_runs_that_the_constants_made_give_the_constants_back():
 
 def test_seconds_grow_with_what_is_asked_for():
     one = Setup(24_000, checkpointing="full")
-    work = {"sequences": 9600, "global_batch": 96}
 
     def seconds(setup: Setup, gpu=A800) -> float:
-        return training_seconds(LLAMA3_8B, setup, gpu, FITTED.speed, **work)
+        return training_seconds(LLAMA3_8B, setup, gpu, FITTED.speed, 9600)
 
     assert seconds(one, H100) < seconds(one)
     assert seconds(replace(one, checkpointing="none")) == pytest.approx(seconds(one) * 3 / 4, rel=0.05)
-    two = replace(one, ranks=2)
+    two = replace(one, ranks=2, micro_batches=48)
     gradients = 100 * 2 * 4 * LLAMA3_8B.parameters / 2 / FITTED.speed.network  # of DDP, in each of 100 steps
     assert seconds(two) == pytest.approx(seconds(one) / 2 + gradients)
-    shared = replace(two, parallel="ring", sequence_ranks=2)
+    shared = replace(two, parallel="ring", sequence_ranks=2, micro_batches=96)
     assert seconds(shared) > seconds(two)
     short = Setup(128, checkpointing="full", sharding="zero3", cpu_offload=True)
     host_link = 9600 * 2 * 2 * LLAMA3_8B.parameters / A800.host_link  # bf16 weights twice for each short sequence
@@ -118,5 +117,9 @@ def test_bytes_between_ranks_by_hand():
     assert network_bytes_per_pass(LLAMA3_8B, heads) == 32 * 1024 * 2 * (4096 + 1024) * 2 / 2 * 2
     again = replace(heads, checkpointing="full")
     assert network_bytes_per_pass(LLAMA3_8B, again) == 1.5 * network_bytes_per_pass(LLAMA3_8B, heads)
-    sharded = Setup(2048, ranks=4, sharding="fsdp2")  # fp32 weights twice, gradients once, three quarters of each
-    assert network_bytes_per_pass(LLAMA3_8B, sharded) == 3 * 4 * LLAMA3_8B.parameters * 3 / 4
+    sharded = Setup(2048, ranks=4, sharding="fsdp2")  # fp32 weights twice, three quarters; gradients once per step
+    assert network_bytes_per_pass(LLAMA3_8B, sharded) == 2 * 4 * LLAMA3_8B.parameters * 3 / 4
+    assert network_bytes_per_step(LLAMA3_8B, sharded) == 4 * LLAMA3_8B.parameters * 3 / 4
+    deepspeed = replace(sharded, sharding="zero3")  # bf16, and gradients each time
+    assert network_bytes_per_pass(LLAMA3_8B, deepspeed) == 3 * 2 * LLAMA3_8B.parameters * 3 / 4
+    assert network_bytes_per_step(LLAMA3_8B, deepspeed) == 0
