@@ -9,10 +9,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from benchmarks.figures import Report
-from benchmarks.train import throughput
+from benchmarks.train import cost, throughput
 
 PARTS = {
     "throughput": throughput.measure,
+    "cost": cost.measure,
 }
 
 
