@@ -85,12 +85,13 @@ class Checkpoints:
         elsewhere tells its whole story. `inputs` is stored for `made_from`. `timeout` is that of a write's collectives.
         """
         self._directory, self._model, self._optimizer = directory, model, optimizer
-        self._kept, self._rank, self._ranks = kept, accelerator.process_index, accelerator.num_processes
-        self._device = accelerator.device
+        self._kept, self._accelerator, self._device = kept, accelerator, accelerator.device
+        self._rank, self._ranks = accelerator.process_index, accelerator.num_processes
         self._steps, self._layout, self._metrics, self._inputs = steps, layout, metrics, inputs
         self._group = dist.new_group(backend="gloo", timeout=timeout) if dist.is_initialized() else None
         self._stager = make_stager(self._device)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._newest = 0  # the step whose state is, or will be, written; known alike on every rank
         self._staged: tuple[int, int, Tensors] | None = None
         self._written: Future[None] | None = None
 
@@ -102,6 +103,7 @@ class Checkpoints:
         """
         self.finish()
         part = my_part(training_tensors(self._model, self._optimizer), self._rank, self._ranks)
+        self._newest = step
         staged: Any = self._stager.stage(part | self._own_random_state())
         # Here and not in the background: each thread has a number of threads of its own.
         self._staged = (step, torch.get_num_threads(), staged)
@@ -123,31 +125,38 @@ class Checkpoints:
             written.result()
 
     def save(self, step: int) -> None:
-        """Write the state after `step`, and wait until that is done; nothing to do where it is there already."""
-        self.finish()
-        if step not in complete_steps(self._directory):
+        """Write the state after `step`, unless that is done, and wait until it stands."""
+        if step != self._newest:
             self.stage(step)
             self.write()
-            self.finish()
+        self.finish()
+        self._accelerator.wait_for_everyone()  # rank 0 gives the name, after the others are done
 
     def _write(self, step: int, threads: int, tensors: Tensors) -> None:
+        place = self._directory / f"step-{step}"
+        try:
+            self._write_partial(step, threads, tensors)
+            if self._rank == 0:
+                place.with_name(f"{place.name}.partial").rename(place)
+                flush(self._directory)
+                for older in complete_steps(self._directory)[: -self._kept]:
+                    shutil.rmtree(self._directory / f"step-{older}")
+        except OSError as error:
+            raise TrainingError(f"{place} could not be written: {error}") from error
+
+    def _write_partial(self, step: int, threads: int, tensors: Tensors) -> None:
         partial = self._directory / f"step-{step}.partial"
         if self._rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True, exist_ok=True)  # another rank's writer may have made it just now
         # No rank writes before rank 0, which plans for all, has come to this point; after it all have written.
         write(tensors, partial, self._group)
-        if self._rank != 0:
-            return
-        shutil.copyfile(self._metrics, partial / "metrics.jsonl")
-        progress = {"step": step, "threads": threads, "inputs": self._inputs}
-        (partial / "progress.json").write_text(json.dumps(progress | {"steps": self._steps, "layout": self._layout}))
-        for name in ("metrics.jsonl", "progress.json", "."):
-            flush(partial / name)
-        partial.rename(self._directory / f"step-{step}")
-        flush(self._directory)
-        for older in complete_steps(self._directory)[: -self._kept]:
-            shutil.rmtree(self._directory / f"step-{older}")
+        if self._rank == 0:
+            shutil.copyfile(self._metrics, partial / "metrics.jsonl")
+            progress = {"step": step, "steps": self._steps, "threads": threads, "layout": self._layout}
+            (partial / "progress.json").write_text(json.dumps(progress | {"inputs": self._inputs}))
+            for name in ("metrics.jsonl", "progress.json", "."):
+                flush(partial / name)
 
     def resume(self) -> int:
         """Load the newest checkpoint, if any, and return how many steps have been taken.
@@ -191,7 +200,8 @@ class Checkpoints:
         own = {name: state for name, state in self._own_random_state().items() if name in there}
         read(training_tensors(self._model, self._optimizer) | own, directory, self._group)
         restore_random_state({name.rpartition(".")[2]: state for name, state in own.items()}, self._device)
-        return int(progress["step"])
+        self._newest = int(progress["step"])
+        return self._newest
 
     def _own_random_state(self) -> Tensors:
         return {f"random.{self._rank}.{name}": state for name, state in random_state(self._device).items()}

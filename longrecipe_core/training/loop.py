@@ -53,10 +53,11 @@ def train(job: TrainingJob) -> None:
         place=accelerator.process_index % shared.layout.degree,
     )
     model = build_model(job).to(accelerator.device)
+    loss = SummedLoss(model, job.launch.loss_chunk)  # compares the head with the model, which needs whole sequences
     attach(model, job.launch.parallel, shared.group, job.launch.ulysses_degree)
     with accelerator.autocast():  # on the device, in the precision and in the parallel mode that training has
         probe(model, shared)
-    summed_loss = wrap(SummedLoss(model, job.launch.loss_chunk), job, accelerator)
+    summed_loss = wrap(loss, job, accelerator)
     optimizer = make_optimizer(model, job)
     timeout = timedelta(seconds=job.launch.collective_timeout)
     preemption = Preemption(timeout)
@@ -91,8 +92,7 @@ def train(job: TrainingJob) -> None:
             except PreemptedError as error:
                 optimizer.zero_grad(set_to_none=True)
                 restore_random_state(random, accelerator.device)
-                if read.step:
-                    checkpoints.save(read.step)
+                checkpoints.save(read.step)
                 raise PreemptedError(f"{job.stage}: {error}; the state after step {read.step} is saved") from None
             stepped = time.perf_counter()
             if row["step"] % job.launch.checkpoint_every == 0 and row["step"] < steps:

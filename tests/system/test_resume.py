@@ -87,19 +87,27 @@ SummedLoss.forward = forward
 
 # Two micro-batches a step: an odd call is the first of step (call + 1) / 2, whose second is not begun then.
 @pytest.mark.parametrize(
-    ("layout", "victim", "call", "saved"),
-    [("2 ranks, DDP", 1, 25, 12), ("2 ranks, FSDP2 with offload", 0, 26, 13), ("2 ranks, DDP", 0, 1, None)],
+    ("layout", "victim", "call", "every", "saved"),
+    [
+        ("2 ranks, DDP", 1, 25, 1000, [12]),
+        ("2 ranks, DDP", 1, 25, 2, [10, 12]),  # step 12 is being written when the signal comes
+        ("2 ranks, FSDP2 with offload", 0, 26, 1000, [13]),
+        ("2 ranks, DDP", 0, 1, 1000, []),
+    ],
 )
-def test_sigterm_to_one_rank_saves_the_last_whole_step(material, finished, tmp_path, layout, victim, call, saved):
+def test_sigterm_to_one_rank_saves_the_last_whole_step(
+    material, finished, tmp_path, layout, victim, call, every, saved
+):
     processes, launch = LAYOUTS[layout]
     whole = finished(processes, NOISY, launch=OFTEN | launch)
-    directory = write_job(material, tmp_path / "run", processes, launch={"checkpoint_every": 1000} | launch)
+    directory = write_job(material, tmp_path / "run", processes, launch={"checkpoint_every": every} | launch)
     code = TERMINATED.replace("CALL", str(call)).replace("VICTIM", str(victim)) + NOISY
     assert ended(directory, processes, code) == [75, 75], printed(directory)
-    assert complete_steps(directory / "checkpoints") == ([] if saved is None else [saved])
-    assert f"PreemptedError: extend: told to end by SIGTERM; the state after step {saved or 0} is" in printed(directory)
+    assert complete_steps(directory / "checkpoints") == saved
+    last = saved[-1] if saved else 0
+    assert f"PreemptedError: extend: told to end by SIGTERM; the state after step {last} is" in printed(directory)
     train(directory, processes, NOISY)
-    assert f"step {saved or 0} of {STEPS}" in printed(directory)
+    assert f"step {last} of {STEPS}" in printed(directory)
     assert_same_bits(whole, directory)
     assert curve(directory) == curve(whole)
 
