@@ -1,0 +1,32 @@
+"""Memory options together with DDP, FSDP2 and shared sequences, on two gloo processes."""
+
+import json
+from pathlib import Path
+from socket import socket
+
+import memory_ranks
+import pytest
+import torch.multiprocessing
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks") / "answer"
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(memory_ranks.rank_main, (port, str(path)), nprocs=memory_ranks.WORLD)
+    return [json.loads(Path(f"{path}.{rank}").read_text()) for rank in range(memory_ranks.WORLD)]
+
+
+@pytest.mark.parametrize("case", memory_ranks.CASES)
+def test_gradients_equal_those_of_one_process(answers, case):
+    for answer in answers:
+        assert isinstance(answer["gradients"][case], float), answer["gradients"][case]
+        assert answer["gradients"][case] < 1e-5
+
+
+@pytest.mark.parametrize("case", memory_ranks.RUNS)
+def test_selective_communicates_once(answers, case):
+    expected = 2 if case.endswith((", full", ", offload")) else 1
+    assert [answer["runs"][case] for answer in answers] == [expected] * memory_ranks.WORLD
