@@ -10,7 +10,12 @@ import pytest
 
 from longrecipe_core.cost import paper
 from longrecipe_core.cost.gpus import A800, H100
-from longrecipe_core.cost.hours import network_bytes_per_pass, network_bytes_per_step, training_seconds
+from longrecipe_core.cost.hours import (
+    host_bytes_per_pass,
+    network_bytes_per_pass,
+    network_bytes_per_step,
+    training_seconds,
+)
 from longrecipe_core.cost.paper import FITTED, LLAMA3_RUNS, QWEN2_RUNS, fit, predict
 from longrecipe_core.cost.setup import Setup
 from longrecipe_core.cost.shapes import LLAMA3_8B
@@ -107,6 +112,15 @@ def test_seconds_grow_with_what_is_asked_for():
     short = Setup(128, checkpointing="full", sharding="zero3", cpu_offload=True)
     host_link = 9600 * 2 * 2 * LLAMA3_8B.parameters / A800.host_link  # bf16 weights twice for each short sequence
     assert seconds(short) == pytest.approx(host_link)
+
+
+def test_bytes_from_host_memory_by_hand():
+    """bf16 weights twice over all ranks; the inputs of 32 layers, 4096 wide, in fp32."""
+    deepspeed = Setup(2048, ranks=4, sharding="zero3", cpu_offload=True)
+    assert host_bytes_per_pass(LLAMA3_8B, deepspeed) == 2 * 2 * LLAMA3_8B.parameters / 4
+    away = Setup(2048, micro_batch=3, checkpointing="offload")
+    assert host_bytes_per_pass(LLAMA3_8B, away) == 32 * 3 * 2048 * 4096 * 4
+    assert host_bytes_per_pass(LLAMA3_8B, Setup(2048)) == 0
 
 
 def test_bytes_between_ranks_by_hand():
