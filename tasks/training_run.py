@@ -2,13 +2,19 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longrecipe_core.artifacts import ArtifactRef, TrainingState
-from longrecipe_core.errors import ArtifactDamagedError, LaunchError, LeaseLostError
+from longrecipe_core.errors import (
+    ArtifactDamagedError,
+    JobKilledError,
+    JobPreemptedError,
+    LaunchError,
+    LeaseLostError,
+)
 from longrecipe_core.recipe import RopeSection, TrainingSection
 from tasks.run import Log, Work
 
@@ -23,12 +29,14 @@ def train(
 ) -> dict[str, Any]:
     """Train from the model in `start` into the stage's output; resume from the newest state, if any.
 
-    The caller holds the stage's lease. Raises LaunchError when the job fails; its states stay for the next run.
+    The caller holds the stage's lease. Raises LaunchError when the job fails, and was not started again (see
+    `with_restarts`); its states stay for the next run.
     """
     import torch
 
     from longrecipe_core.launching import launch_training
     from longrecipe_core.modeling import finish_checkpoint
+    from longrecipe_core.training.checkpoint import complete_steps
     from longrecipe_core.training.job import TrainingJob
     from longrecipe_core.training.metrics import read_metrics
 
@@ -54,12 +62,12 @@ def train(
     state = TrainingState(work.store, work.key, work.lease)
     restore(state, job.checkpoints, work, job.inputs)
     with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log) as stop:
-        launch_training(
-            scratch / "job.json",
-            processes=recipe.launch.processes,
-            cuda=torch.cuda.is_available(),
-            log=work.log,
+        with_restarts(
+            lambda: launch_training(scratch / "job.json", cuda=torch.cuda.is_available(), log=work.log, stop=stop),
+            newest=lambda: max(complete_steps(job.checkpoints), default=0),
+            restarts=recipe.launch.restarts,
             stop=stop,
+            log=lambda line: work.log(f"{work.stage.name}: {line}"),
         )
     summary = finish_checkpoint(work.output, start, trust_remote_code=trust)
     shutil.copytree(job.logs, work.output / "about")
@@ -71,6 +79,36 @@ def train(
         "tokens": sum(row["tokens"] for row in rows),
         "parameters": summary.parameters,
     }
+
+
+def with_restarts(
+    launch: Callable[[], None], *, newest: Callable[[], int], restarts: int, stop: threading.Event, log: Log
+) -> None:
+    """Run a job to its end, starting it again from its newest checkpoint where it was preempted or killed by a signal.
+
+    Args:
+        launch: Runs the job once; raises LaunchError.
+        newest: The step of the newest complete checkpoint, 0 before the first.
+        restarts: How often in a row; a job that has got to a newer checkpoint counts from the start again, since a long
+            job on machines that come and go is no failing one.
+        stop: When it is set, the job is not started again.
+        log: Called with one line per restart.
+
+    Raises:
+        LaunchError: An error of the job's own, which would only come again, or one restart too many.
+    """
+    count, before = 0, newest()
+    while True:
+        try:
+            launch()
+            return
+        except (JobKilledError, JobPreemptedError) as error:
+            step = newest()
+            count = 1 if step > before else count + 1
+            if stop.is_set() or count > restarts:
+                raise
+            before = step
+            log(f"{error}; starts again after step {step}, restart {count} of launch.restarts {restarts}")
 
 
 def content(work: Work, ref: ArtifactRef) -> str:
