@@ -21,7 +21,7 @@ import psutil
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 5
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le}
-PACKAGES = ["accelerate", "datasets", "numpy", "pyarrow", "tokenizers", "torch", "transformers"]
+PACKAGES = ["accelerate", "datasets", "numpy", "peft", "pyarrow", "tokenizers", "torch", "transformers"]
 
 
 @dataclass(frozen=True)

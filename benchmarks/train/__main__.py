@@ -9,10 +9,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from benchmarks.figures import Report
-from benchmarks.train import cost, throughput
+from benchmarks.train import cost, length, memory, merging, sequence, stall, throughput
 
 PARTS = {
     "throughput": throughput.measure,
+    "memory": memory.measure,
+    "length": length.measure,
+    "sequence": sequence.measure,
+    "stall": stall.measure,
+    "merging": merging.measure,
     "cost": cost.measure,
 }
 

@@ -58,7 +58,37 @@ def large_vocabulary() -> LlamaConfig:
     )
 
 
-SHAPES = {"tiny": tiny, "smollm2": smollm2, "large-vocabulary": large_vocabulary}
+def eight_heads() -> LlamaConfig:
+    """Heads that two ranks can share, few parameters: what ranks that share a sequence send each other counts."""
+    return LlamaConfig(
+        vocab_size=4096,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+        tie_word_embeddings=True,
+    )
+
+
+def gigabyte() -> LlamaConfig:
+    """1.2 GB in bf16."""
+    return LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=12,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+        tie_word_embeddings=False,
+    )
+
+
+SHAPES = {"tiny": tiny, "smollm2": smollm2, "large-vocabulary": large_vocabulary, "eight-heads": eight_heads}
 
 
 @contextmanager

@@ -5,53 +5,65 @@ loop does in a step: the samples read ahead, the row of `metrics.jsonl` and Tens
 `train`; a callback takes our step at the end of each of its steps, so its time is that of its whole loop between two.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+from longrecipe_core.attention import attach
 from longrecipe_core.training.build import build_model, make_optimizer
 from longrecipe_core.training.data import Batch, Batches, open_samples, read_ahead
 from longrecipe_core.training.flops import training_flops
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
+from longrecipe_core.training.preemption import Preemption
 from longrecipe_core.training.sharding import wrap
 from longrecipe_core.training.step import optimizer_step
-from longrecipe_core.training.world import make_accelerator
+from longrecipe_core.training.world import join_sequence_group, make_accelerator
 
 
 class Ours:
     """The project's training loop, a step at a time."""
 
-    def __init__(self, job: TrainingJob) -> None:
+    def __init__(self, job: TrainingJob, alone: bool = False) -> None:
+        """Set up as `training.loop.train` does; with `alone`, ranks don't add their gradients."""
         self.job = job
         self.steps = job.training.steps or 1
         with _own_determinism():
             self.accelerator = make_accelerator(job)
+            self._shared = join_sequence_group(job)
             torch.manual_seed(job.seed)
             self.model = build_model(job)
-            self._summed_loss = wrap(SummedLoss(self.model, job.launch.loss_chunk), job, self.accelerator)
+            loss = SummedLoss(self.model, job.launch.loss_chunk)
+            attach(self.model, job.launch.parallel, self._shared.group, job.launch.ulysses_degree)
+            self._summed_loss = loss if alone else wrap(loss, job, self.accelerator)
             self._optimizer = make_optimizer(self.model, job)
-        self._metrics = Metrics(job.logs, 0)
+        self._preemption = Preemption(timedelta(seconds=job.launch.collective_timeout))
+        self._metrics = Metrics(job.logs, 0) if self.accelerator.is_main_process else None
         self._reader = read_ahead(self.batches(), 0, self.steps)
 
     def batches(self) -> Batches:
-        """The job's samples by step, as the loop has them."""
+        """This rank's part of the job's samples by step."""
+        degree, rank = self._shared.layout.degree, self.accelerator.process_index
         return Batches(
             open_samples(self.job.data, self.job.seed),
             global_batch=self.job.training.global_batch,
             micro_batch=self.job.launch.micro_batch,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
+            rank=rank // degree,
+            world_size=self.accelerator.num_processes // degree,
             seed=self.job.seed,
             stage=self.job.stage,
+            layout=self._shared.layout,
+            place=rank % degree,
         )
 
     def step(self) -> dict[str, Any]:
@@ -62,17 +74,21 @@ class Ours:
     def _step(self) -> dict[str, Any]:
         read = next(self._reader)
         started = time.perf_counter()
-        row = optimizer_step(self.job, self.accelerator, self._summed_loss, self._optimizer, read, self.steps)
+        row = optimizer_step(
+            self.job, self.accelerator, self._summed_loss, self._optimizer, read, self.steps, self._preemption
+        )
         seconds = read.waited + time.perf_counter() - started
         row |= {"seconds": seconds, "tokens_per_second": row["tokens"] / seconds}
         row |= {"flops_per_second": training_flops(self.model, row["tokens"], self.job.data.length) / seconds}
-        self._metrics.write(row | {"peak_memory_mb": peak_memory_mb(self.accelerator.device)})
+        if self._metrics:
+            self._metrics.write(row | {"peak_memory_mb": peak_memory_mb(self.accelerator.device)})
         return row
 
     def close(self) -> None:
         """End the reader and close the log."""
         self._reader.close()
-        self._metrics.close()
+        if self._metrics:
+            self._metrics.close()
 
 
 @dataclass
@@ -88,11 +104,11 @@ class Turns:
 class TellingTrainer(Trainer):  # type: ignore[misc]
     """Keeps the first step's loss."""
 
-    first_loss: float | None = None
+    first_loss = math.nan
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         loss = super().compute_loss(*args, **kwargs)
-        if self.first_loss is None:
+        if math.isnan(self.first_loss):
             self.first_loss = float(loss.detach())
         return loss
 

@@ -94,15 +94,18 @@ def measure(report: Report) -> None:
     for one in fp32:
         report.add(Figure(f"throughput_vs_trainer_135m_{one.case.length}", one.ratio, "x", None, one.detail))
     lowest = min(fp32, key=lambda one: one.ratio)
-    detail = {"lowest_at": lowest.case.length}
-    report.add(Figure("throughput_vs_trainer_135m", lowest.ratio, "x", ">= 0.97", detail))
+    report.add(Figure("throughput_vs_trainer_135m", lowest.ratio, "x", ">= 0.97", {"lowest_at": lowest.case.length}))
     bf16 = Case("smollm2", LENGTHS[1], precision="bf16").run()
     report.add(Figure("throughput_vs_trainer_135m_bf16", bf16.ratio, "x", None, bf16.detail))
     again = Case("smollm2", LENGTHS[0], checkpointing="full").run()
     report.add(Figure("throughput_vs_trainer_135m_checkpointing", again.ratio, "x", None, again.detail))
     for name, measured in (("fp32", fp32[1]), ("bf16", bf16)):
         peak = matmul_flops(torch.float32 if name == "fp32" else torch.bfloat16)
-        detail = {"model_gflops": measured.flops_per_second / 1e9, "matmul_gflops": peak / 1e9, "shape": "135m, 2048"}
+        detail: dict[str, Any] = {
+            "model_gflops": measured.flops_per_second / 1e9,
+            "matmul_gflops": peak / 1e9,
+            "shape": "135m, 2048",
+        }
         report.add(Figure(f"mfu_{name}", measured.flops_per_second / peak, "ratio", None, detail))
 
 
