@@ -30,7 +30,10 @@ def build_model(job: TrainingJob) -> Any:
 
 
 def make_optimizer(model: torch.nn.Module, job: TrainingJob) -> torch.optim.AdamW:
-    """AdamW over every parameter that is trained, decay on all of them, as the reference has it."""
+    """AdamW over every parameter that is trained, decay on all of them, as the reference has it.
+
+    Fused: one pass over memory; the plain one took a fifth of a step of a 135M model on a CPU.
+    """
     training = job.training
     return torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -38,4 +41,5 @@ def make_optimizer(model: torch.nn.Module, job: TrainingJob) -> torch.optim.Adam
         betas=training.betas,
         eps=training.epsilon,
         weight_decay=training.weight_decay,
+        fused=True,
     )
