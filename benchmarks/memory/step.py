@@ -47,7 +47,7 @@ def run(case: Case) -> dict[str, float]:
     model = _model(case).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # The optimizer adds nothing to a forward and backward; where it counts, its state is there from the first step on.
-    optimizer = torch.optim.AdamW(trained, foreach=False) if case.whole else None
+    optimizer = torch.optim.AdamW(trained, fused=True) if case.whole else None
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     if optimizer:

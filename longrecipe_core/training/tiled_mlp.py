@@ -62,6 +62,6 @@ def _in_tiles(forward: Callable[[torch.Tensor], torch.Tensor], tile: int, hidden
         cache_enabled=False,
     ):
         tiles = [
-            checkpoint(forward, part[None], use_reentrant=False) for part in hidden.flatten(0, -2).split(tile, dim=0)
+            checkpoint(forward, part[None], use_reentrant=False) for part in torch.split(hidden.flatten(0, -2), tile)
         ]
     return torch.cat(tiles, dim=1).view_as(hidden)
