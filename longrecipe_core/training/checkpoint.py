@@ -17,16 +17,7 @@ import torch
 import torch.distributed as dist
 
 from longrecipe_core.errors import TrainingError
-from longrecipe_core.training.checkpoint_tensors import (
-    Tensors,
-    flush,
-    make_stager,
-    my_part,
-    names_in,
-    read,
-    training_tensors,
-    write,
-)
+from longrecipe_core.training.checkpoint_tensors import State, Tensors, flush, make_stager, names_in, write
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.metrics import read_metrics
 from longrecipe_core.training.random_state import random_state, restore_random_state
@@ -67,8 +58,7 @@ class Checkpoints:
     def __init__(
         self,
         directory: Path,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        state: State,
         *,
         kept: int,
         accelerator: Any,
@@ -78,13 +68,13 @@ class Checkpoints:
         inputs: dict[str, str],
         timeout: timedelta,
     ) -> None:
-        """Keep `kept` of them under `directory`.
+        """Keep `kept` checkpoints of `state` under `directory`.
 
         `steps` must be equal on resume, since the learning rate follows from it. `layout`, what decides the order of
         sums, may be another; then the bits will be, too. `metrics` is the log that goes along, so that a run resumed
         elsewhere tells its whole story. `inputs` is stored for `made_from`. `timeout` is that of a write's collectives.
         """
-        self._directory, self._model, self._optimizer = directory, model, optimizer
+        self._directory, self._state = directory, state
         self._kept, self._accelerator, self._device = kept, accelerator, accelerator.device
         self._rank, self._ranks = accelerator.process_index, accelerator.num_processes
         self._steps, self._layout, self._metrics, self._inputs = steps, layout, metrics, inputs
@@ -102,7 +92,7 @@ class Checkpoints:
             TrainingError: The write before this one has failed.
         """
         self.finish()
-        part = my_part(training_tensors(self._model, self._optimizer), self._rank, self._ranks)
+        part = self._state.part(self._rank, self._ranks)
         self._newest = step
         staged: Any = self._stager.stage(part | self._own_random_state())
         # Here and not in the background: each thread has a number of threads of its own.
@@ -198,7 +188,7 @@ class Checkpoints:
         # A rank that wasn't there before keeps the random state that its seed gave it.
         there = names_in(directory)
         own = {name: state for name, state in self._own_random_state().items() if name in there}
-        read(training_tensors(self._model, self._optimizer) | own, directory, self._group)
+        self._state.load(directory, own, self._group)
         restore_random_state({name.rpartition(".")[2]: state for name, state in own.items()}, self._device)
         self._newest = int(progress["step"])
         return self._newest

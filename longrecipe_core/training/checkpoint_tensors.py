@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -65,6 +65,33 @@ def my_part(tensors: Tensors, rank: int, ranks: int) -> Tensors:
         if owner == rank:
             mine[name] = tensor
     return mine
+
+
+class State(Protocol):
+    """Weights and optimizer as a checkpoint needs them; every rank calls both, at the same time."""
+
+    def part(self, rank: int, ranks: int) -> Tensors:
+        """What this rank writes."""
+        ...
+
+    def load(self, directory: Path, own: Tensors, group: dist.ProcessGroup | None) -> None:
+        """Take all of it from a checkpoint, and fill `own`, tensors of this rank only."""
+        ...
+
+
+class ModelState:
+    """That of a model which DDP copies or FSDP2 shards, or of one alone."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+
+    def part(self, rank: int, ranks: int) -> Tensors:
+        """See `my_part`; the tensors that training works on."""
+        return my_part(training_tensors(self._model, self._optimizer), rank, ranks)
+
+    def load(self, directory: Path, own: Tensors, group: dist.ProcessGroup | None) -> None:
+        """In place. Raises TrainingError as `read` does."""
+        read(training_tensors(self._model, self._optimizer) | own, directory, group)
 
 
 def make_stager(device: torch.device) -> DefaultStager:

@@ -15,11 +15,16 @@ def training_flops(model: Any, tokens: int, length: int) -> float:
     """
     config = model.config.get_text_config()
     embedding = model.get_input_embeddings().weight
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(_size(parameter) for parameter in model.parameters())
     # A tied embedding is counted once and used once, as the head; an untied one is used for look-up only.
-    looked_up = 0 if config.tie_word_embeddings else embedding.numel()
+    looked_up = 0 if config.tie_word_embeddings else _size(embedding)
     attention = 6 * config.num_hidden_layers * config.hidden_size * length
     return float(tokens * (6 * (parameters - looked_up) + attention))
+
+
+def _size(parameter: Any) -> int:
+    """Elements of the whole; ZeRO-3 keeps an empty tensor in the place of a parameter."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:

@@ -9,7 +9,7 @@ import torch
 from longrecipe_core.attention import attach, probe
 from longrecipe_core.errors import PreemptedError
 from longrecipe_core.modeling import save_model
-from longrecipe_core.training.build import build_model, make_optimizer
+from longrecipe_core.training.build import build_model
 from longrecipe_core.training.checkpoint import Checkpoints, layout
 from longrecipe_core.training.data import Batches, open_samples, read_ahead
 from longrecipe_core.training.flops import peak_flops, training_flops
@@ -57,14 +57,12 @@ def train(job: TrainingJob) -> None:
     attach(model, job.launch.parallel, shared.group, job.launch.ulysses_degree)
     with accelerator.autocast():  # on the device, in the precision and in the parallel mode that training has
         probe(model, shared)
-    summed_loss = wrap(loss, job, accelerator)
-    optimizer = make_optimizer(model, job)
+    summed_loss, optimizer, state = wrap(loss, job, accelerator)
     timeout = timedelta(seconds=job.launch.collective_timeout)
     preemption = Preemption(timeout)
     checkpoints = Checkpoints(
         job.checkpoints,
-        model,
-        optimizer,
+        state,
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
         steps=steps,
@@ -90,7 +88,6 @@ def train(job: TrainingJob) -> None:
             try:
                 row = optimizer_step(job, accelerator, summed_loss, optimizer, read, steps, preemption)
             except PreemptedError as error:
-                optimizer.zero_grad(set_to_none=True)
                 restore_random_state(random, accelerator.device)
                 checkpoints.save(read.step)
                 raise PreemptedError(f"{job.stage}: {error}; the state after step {read.step} is saved") from None
@@ -107,7 +104,7 @@ def train(job: TrainingJob) -> None:
                 metrics.write(row | {"peak_memory_mb": peak_memory_mb(accelerator.device)})
             checkpoints.write()
     checkpoints.finish()
-    weights = full_weights(model)
+    weights = full_weights(summed_loss, model)
     if metrics:
         metrics.close()
         save_model(model, job.output, state_dict=merge_lora(model, weights))

@@ -1,4 +1,4 @@
-"""How the ranks keep one model: copies whose gradients DDP adds, or shards of it (FSDP2)."""
+"""How the ranks keep one model: copies whose gradients DDP adds, or shards of it (FSDP2, ZeRO-3)."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,31 +14,64 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from longrecipe_core.errors import TrainingError
+from longrecipe_core.training.build import make_optimizer
+from longrecipe_core.training.checkpoint_tensors import ModelState, State
 from longrecipe_core.training.job import TrainingJob
+from longrecipe_core.training.zero3 import Zero3
 
 
-def wrap(summed_loss: torch.nn.Module, job: TrainingJob, accelerator: Accelerator) -> torch.nn.Module:
-    """The module to call in training; its backward leaves the mean of all ranks' gradients on each, or in its shards.
+def wrap(
+    summed_loss: Any, job: TrainingJob, accelerator: Accelerator
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, State]:
+    """The module to call in training, its optimizer, and the state of both for checkpoints.
 
-    Make the optimizer from the parameters as they are after this.
+    Its backward leaves the mean of all ranks' gradients on each, or in its shards.
 
     Raises:
         TrainingError: Gradients would not really be synchronised: accelerate can fall back without a word (traps, 11).
     """
+    model = summed_loss.model
+    if job.launch.sharding == "zero3":
+        _join_process_group(accelerator.device)
+        engine = Zero3(summed_loss, make_optimizer(model, job), job, accelerator.device.type)
+        return engine, engine.optimizer, engine
     if job.launch.sharding == "fsdp2":
-        return _fully_shard(summed_loss, job, accelerator)
-    wrapped: torch.nn.Module = accelerator.prepare(summed_loss)
-    if isinstance(wrapped, DistributedDataParallel) != (accelerator.num_processes > 1):
-        raise TrainingError(f"{accelerator.num_processes} ranks, but the model is a {type(wrapped).__name__}")
-    return wrapped
+        wrapped = _fully_shard(summed_loss, job, accelerator)
+    else:
+        wrapped = accelerator.prepare(summed_loss)
+        if isinstance(wrapped, DistributedDataParallel) != (accelerator.num_processes > 1):
+            raise TrainingError(f"{accelerator.num_processes} ranks, but the model is a {type(wrapped).__name__}")
+    optimizer = make_optimizer(model, job)  # of the parameters as they are now
+    return wrapped, optimizer, ModelState(model, optimizer)
 
 
 def synchronised(wrapped: torch.nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager[Any]:
     """Forward and backward in here add to the gradients; only those of the `last` micro-batch synchronise them."""
+    if isinstance(wrapped, Zero3):
+        wrapped.synchronise(last)
+        return nullcontext()
     if isinstance(wrapped, FSDPModule):
         wrapped.set_requires_gradient_sync(last)
         return nullcontext()
     return nullcontext() if last else accelerator.no_sync(wrapped)
+
+
+def backward(wrapped: torch.nn.Module, accelerator: Accelerator, loss: torch.Tensor) -> None:
+    """Add to the gradients of `wrapped`, whose loss it is."""
+    if isinstance(wrapped, Zero3):
+        wrapped.backward(loss)
+    else:
+        accelerator.backward(loss)
+
+
+def update(wrapped: torch.nn.Module, optimizer: torch.optim.Optimizer, largest: float, device: torch.device) -> float:
+    """Clip the gradients to the norm `largest`, take the step and forget them; returns what their norm was."""
+    if isinstance(wrapped, Zero3):
+        return wrapped.update()
+    norm = clip_gradients(wrapped, largest, device)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def clip_gradients(wrapped: torch.nn.Module, largest: float, device: torch.device) -> float:
@@ -57,12 +90,20 @@ def clip_gradients(wrapped: torch.nn.Module, largest: float, device: torch.devic
     return norm
 
 
-def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All weights of the model whole, by its own names; every rank calls it, and rank 0 gets them."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+def full_weights(wrapped: torch.nn.Module, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of the model in `wrapped`, whole, by its own names; every rank calls it, and rank 0 gets them."""
+    if isinstance(wrapped, Zero3):
+        return wrapped.full_weights()
+    if not isinstance(wrapped, FSDPModule):
         return model.state_dict()
     weights: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return dict(weights)
+
+
+def _join_process_group(device: torch.device) -> None:
+    if not dist.is_initialized():  # a single rank: no launcher made a group
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 
 def _fully_shard(summed_loss: Any, job: TrainingJob, accelerator: Accelerator) -> torch.nn.Module:
@@ -73,9 +114,7 @@ def _fully_shard(summed_loss: Any, job: TrainingJob, accelerator: Accelerator) -
     through its forward. Weights and optimizer stay fp32 as with DDP, and arithmetic is autocast.
     """
     device = accelerator.device
-    if not dist.is_initialized():  # a single rank: no launcher made a group
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    _join_process_group(device)
     mesh = init_device_mesh(device.type, (accelerator.num_processes,))
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if job.launch.cpu_offload else OffloadPolicy()
     kinds = set(summed_loss.model._no_split_modules or ())

@@ -11,7 +11,7 @@ from longrecipe_core.training.data import IGNORED, Batch, StepBatches
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.preemption import Preemption
 from longrecipe_core.training.schedule import learning_rate
-from longrecipe_core.training.sharding import clip_gradients, synchronised
+from longrecipe_core.training.sharding import backward, synchronised, update
 
 
 def optimizer_step(
@@ -58,14 +58,12 @@ def optimizer_step(
                 raise TrainingError(
                     f"step {step + 1}: the loss is {loss.item()} at samples {list(batch.numbers)} of stage {job.stage}"
                 )
-            # DDP and FSDP2 average over the ranks, and the sum is wanted: hence the factor.
-            accelerator.backward(loss * (accelerator.num_processes / targets))
+            # All ways of sharding average over the ranks, and the sum is wanted: hence the factor.
+            backward(summed_loss, accelerator, loss * (accelerator.num_processes / targets))
         total += loss.detach().double()
-    norm = clip_gradients(summed_loss, job.training.clip, device)
+    norm = update(summed_loss, optimizer, job.training.clip, device)
     if not math.isfinite(norm):
         raise TrainingError(f"step {step + 1}: the gradient's norm is {norm} at samples {_numbers(batches)}")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return {
         "step": step + 1,
         "steps": steps,

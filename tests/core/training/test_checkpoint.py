@@ -10,6 +10,7 @@ import torch
 
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.checkpoint import Checkpoints, complete_steps, made_from
+from longrecipe_core.training.checkpoint_tensors import ModelState
 
 LAYOUT = {"world size": 1}
 
@@ -22,8 +23,7 @@ def make(directory, layout=LAYOUT, steps=100, seed=0):
     (directory / "logs" / "metrics.jsonl").touch()
     checkpoints = Checkpoints(
         directory / "checkpoints",
-        model,
-        optimizer,
+        ModelState(model, optimizer),
         kept=2,
         accelerator=SimpleNamespace(
             process_index=0, num_processes=1, device=torch.device("cpu"), wait_for_everyone=lambda: None
