@@ -63,15 +63,19 @@ def parallel_errors(model, mode, tokens, positions, labels, expected, group=None
     whole = gather_sequence(mine.detach(), mode, group, ulysses_degree=ulysses_degree)[:, :length]
     total = summed.detach().clone()
     dist.all_reduce(total, group=group)
-    worst = 0.0
+    worst = relative = 0.0
     for name, parameter in model.named_parameters():
         gradient = parameter.grad.clone()
         dist.all_reduce(gradient, group=group)
-        worst = max(worst, float((gradient - gradients[name]).abs().max()))
+        difference, size = gradient - gradients[name], gradients[name].norm()
+        worst = max(worst, float(difference.abs().max()))
+        # A key's bias adds the same to all scores of a query, so its true gradient is zero up to RoPE's turn.
+        relative = max(relative, float(difference.norm() / size) if size > 1e-4 else 0.0)
     return {
         "logits": float((whole - logits).abs().max()),
         "loss": abs(float(total) - loss),
         "gradients": worst,
+        "gradients, relative": relative,
     }
 
 
