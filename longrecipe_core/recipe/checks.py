@@ -37,10 +37,11 @@ def check_inputs(recipe: Recipe) -> None:
             problems.append(f"{key}: {model.path} is not a directory")
     if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
         problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
-    try:
-        chosen_engine(recipe.launch)
-    except RecipeError as error:
-        problems.append(str(error))
+    for check in (chosen_engine, check_sharding):
+        try:
+            check(recipe.launch)
+        except RecipeError as error:
+            problems.append(str(error))
     if problems:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
 
@@ -57,6 +58,12 @@ def chosen_engine(launch: LaunchSection) -> str:
     if name == "ray" and importlib.util.find_spec("prefect_ray") is None:
         raise RecipeError("launch.engine: ray is not installed; pip install '.[ray]'")
     return name
+
+
+def check_sharding(launch: LaunchSection) -> None:
+    """Raise RecipeError where what shards the model is not installed."""
+    if launch.sharding == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        raise RecipeError("launch.sharding: zero3 needs deepspeed: pip install '.[deepspeed]', or choose fsdp2")
 
 
 def _missing_sources(recipe: Recipe) -> Iterator[str]:

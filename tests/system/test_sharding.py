@@ -38,7 +38,7 @@ def test_the_curve_and_the_weights_of_one_process(material, finished, tmp_path, 
 
 def test_each_rank_keeps_its_shard_only(material, tmp_path):
     """What is in the checkpoint's files is what the ranks had: of each matrix a quarter."""
-    directory = write_job(material, tmp_path / "run", 4, training={"steps": 3}, launch=FSDP2 | {"checkpoint_every": 2})
+    directory = write_job(material, tmp_path / "run", 4, training={"steps": 4}, launch=FSDP2 | {"checkpoint_every": 2})
     train(directory, 4)
     wholes = load_file(directory / "model" / "model.safetensors")
     for rank in range(4):
