@@ -23,6 +23,12 @@ MERGEKIT = "0.1.5"
 WEIGHTS = "model.safetensors"
 BLOCK = 2**20
 FREE_GB = 8
+STARTER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def measure(report: Report) -> None:
@@ -57,8 +63,8 @@ def against_copy(report: Report, sources: list[Path], output: Path) -> None:
         flush(output / WEIGHTS)
 
     size = (sources[1] / WEIGHTS).stat().st_size
-    for name, target, prepare in (("", "<= 1.5", forget), ("_cached", None, remember)):
-        merged, copied = in_turns(merge, copy, sources=sources, output=output, prepare=prepare)
+    for name, target, prepare, repeats in (("", "<= 1.5", forget, REPEATS), ("_cached", None, remember, 2)):
+        merged, copied = in_turns(merge, copy, sources=sources, output=output, prepare=prepare, repeats=repeats)
         detail = {"gb_each": size / 1e9, "merge_seconds": merged, "copy_seconds": copied}
         report.add(Figure(f"merge_vs_copy{name}", median_ratio(merged, copied), "ratio", target, detail))
         report.add(Figure(f"merge_gb_per_second{name}", size / 1e9 / statistics.median(merged), "GB/s"))
@@ -85,6 +91,7 @@ def as_programs(report: Report, sources: list[Path], output: Path, mergekit: Pat
         sources=sources,
         output=output,
         prepare=remember,
+        repeats=3,
     )
     detail = {"ours_seconds": ours, "mergekit_seconds": other, "mergekit": MERGEKIT, "whole_seconds": whole}
     report.add(Figure("merge_vs_mergekit", median_ratio(other, ours), "x", ">= 1.0", detail))
@@ -98,11 +105,15 @@ def as_programs(report: Report, sources: list[Path], output: Path, mergekit: Pat
 
 
 def in_turns(
-    *runs: Callable[[], None], sources: list[Path], output: Path, prepare: Callable[[Path], None]
+    *runs: Callable[[], None],
+    sources: list[Path],
+    output: Path,
+    prepare: Callable[[Path], None],
+    repeats: int = REPEATS,
 ) -> list[list[float]]:
     """Seconds of each run, `[runs][repeats]`; before each, not timed, `output` goes and the sources are prepared."""
     seconds: list[list[float]] = [[] for _ in runs]
-    for repeat in range(REPEATS + 1):
+    for repeat in range(repeats + 1):
         for place, run in enumerate(runs):
             shutil.rmtree(output, ignore_errors=True)
             os.sync()
@@ -136,15 +147,12 @@ def flush(path: Path) -> None:
 
 def peak_mb_of(command: list[str]) -> float:
     """Run a program; its highest resident size, imports and mapped files included."""
-    child = subprocess.Popen(command, cwd=models.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert child.stdout is not None
-    said = child.stdout.read().decode()
-    # Of this child alone; getrusage would tell the highest of all children so far.
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: ended with {child.returncode}\n{said[-2000:]}")
-    return usage.ru_maxrss * 1024 / 1e6
+    # Started by a small process: the kernel counts what the parent has at a start as the child's.
+    starter = [sys.executable, "-S", "-c", STARTER, *command]
+    done = subprocess.run(starter, cwd=models.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: ended with {done.returncode}\n{done.stdout[-2000:]}")
+    return float(done.stdout.split()[-1]) * 1024 / 1e6
 
 
 def peak_over_imports(command: list[str]) -> float:

@@ -1,6 +1,6 @@
 """Two ranks that share a sequence, against two that don't talk to each other.
 
-`python -m benchmarks.train.sequence DIRECTORY` is one of two ranks.
+`python -m benchmarks.train.sequence DIRECTORY LENGTH` is one of two ranks.
 """
 
 import json
@@ -41,7 +41,7 @@ def run_ranks(directory: Path) -> dict[str, list[float]]:
     """Start both ranks, a thread each, and read what the first found."""
     world = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     world |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.train.sequence", str(directory)]
+    command = [sys.executable, "-m", "benchmarks.train.sequence", str(directory), str(LENGTH)]
     ranks = [
         subprocess.Popen(
             command,
@@ -62,7 +62,7 @@ def run_ranks(directory: Path) -> dict[str, list[float]]:
     return found
 
 
-def rank(directory: Path) -> None:
+def rank(directory: Path, length: int) -> None:
     """All ways in turns, a barrier around each; the first rank writes what they took."""
 
     def ours(name: str, alone: bool, batch: int, **launch: Any) -> sides.Ours:
@@ -70,7 +70,7 @@ def rank(directory: Path) -> None:
         job = models.make_job(
             directory / f"{name}-{os.environ['RANK']}",
             directory / "model",
-            length=LENGTH,
+            length=length,
             steps=REPEATS + 1,
             batch=batch,
             **options,
@@ -101,5 +101,5 @@ def rank(directory: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    rank(Path(sys.argv[1]))
+    rank(Path(sys.argv[1]), int(sys.argv[2]))
     dist.destroy_process_group()

@@ -45,8 +45,11 @@ class Ours:
             self.model = build_model(job)
             loss = SummedLoss(self.model, job.launch.loss_chunk)
             attach(self.model, job.launch.parallel, self._shared.group, job.launch.ulysses_degree)
-            self._summed_loss = loss if alone else wrap(loss, job, self.accelerator)
-            self._optimizer = make_optimizer(self.model, job)
+            self._summed_loss: torch.nn.Module = loss
+            if alone:
+                self._optimizer: torch.optim.Optimizer = make_optimizer(self.model, job)
+            else:
+                self._summed_loss, self._optimizer, _ = wrap(loss, job, self.accelerator)
         self._preemption = Preemption(timedelta(seconds=job.launch.collective_timeout))
         self._metrics = Metrics(job.logs, 0) if self.accelerator.is_main_process else None
         self._reader = read_ahead(self.batches(), 0, self.steps)
@@ -146,8 +149,8 @@ def make_trainer(
         adam_epsilon=training.epsilon,
         weight_decay=training.weight_decay,
         max_grad_norm=training.clip,
-        gradient_checkpointing=checkpointing == "full",
-        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing == "full" else None,
+        activation_checkpointing=checkpointing == "full",
+        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing == "full" else None,
         seed=job.seed,
         save_strategy="no",
         logging_strategy="no",
