@@ -46,12 +46,14 @@ def wrap(
 
 
 def synchronised(wrapped: torch.nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager[Any]:
-    """Forward and backward in here add to the gradients; only those of the `last` micro-batch synchronise them."""
+    """Forward and backward in here add to the gradients; DDP synchronises them with the `last` micro-batch only.
+
+    Shards are synchronised with every one: until then each rank would hold the gradients of the whole model.
+    """
     if isinstance(wrapped, Zero3):
         wrapped.synchronise(last)
         return nullcontext()
     if isinstance(wrapped, FSDPModule):
-        wrapped.set_requires_gradient_sync(last)
         return nullcontext()
     return nullcontext() if last else accelerator.no_sync(wrapped)
 
