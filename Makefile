@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data clean
+.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train clean
 
 setup: .venv/.installed
 
@@ -41,6 +41,10 @@ smollm2: setup
 # Measured against targets, about 20 minutes; other work on the machine falsifies the figures.
 bench-data: setup
 	$(BIN)/python -m benchmarks.data
+
+# The same for the training engine, about 25 minutes; makes an environment of its own for mergekit.
+bench-train: setup
+	$(BIN)/python -m benchmarks.train
 
 clean:
 	rm -rf .venv artifacts models
