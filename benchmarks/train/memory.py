@@ -4,13 +4,11 @@
 """
 
 import sys
-from pathlib import Path
-
-import psutil
 
 from benchmarks.figures import Figure, Report
 from benchmarks.train import models, sides
 from benchmarks.train.child import answer, ask
+from benchmarks.train.peak import peak_mb, reset_peak
 
 LENGTH, STEPS = 8192, 2  # in the second step the optimizer has its state
 
@@ -41,25 +39,11 @@ def peak_of(side: str, checkpointing: str, length: int) -> dict[str, float]:
             before = reset_peak()
             for _ in range(STEPS):
                 ours.step()
-            return told(before)
-        batches = [batch for step in range(STEPS) for batch in sides.Ours(job).batches().step(step)]
-        trainer = sides.make_trainer(job, batches, directory / "trainer")
+            return {"mb": peak_mb() - before, "before_mb": before}
+        trainer = sides.make_trainer(job, sides.whole_batches(job), directory / "trainer")
         before = reset_peak()
         trainer.train()
-        return told(before)
-
-
-def reset_peak() -> float:
-    """Resident MB now, from which on the kernel keeps the highest anew: loading the model took more for a moment."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return psutil.Process().memory_info().rss / 1e6
-
-
-def told(before: float) -> dict[str, float]:
-    """The answer of a side."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) * 1024 / 1e6 for line in status if line.startswith("VmHWM:"))
-    return {"mb": peak - before, "before_mb": before}
+        return {"mb": peak_mb() - before, "before_mb": before}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Merging two checkpoints: against a plain copy, against mergekit, and how much memory it takes.
-
-`python -m benchmarks.train.merging ours|whole FIRST LAST OUTPUT` is a process that merges: piece by piece as the stage
-does, or with both models in memory.
-"""
+"""Merging two checkpoints: against a plain copy, against mergekit, and how much memory it takes."""
 
 import os
 import shutil
@@ -17,7 +13,7 @@ import yaml
 
 from benchmarks.figures import REPEATS, Figure, Report, median_ratio
 from benchmarks.train import models
-from benchmarks.train.memory import reset_peak, told
+from longrecipe_core.merging import merge_checkpoints
 
 MERGEKIT = "0.1.5"
 WEIGHTS = "model.safetensors"
@@ -47,7 +43,6 @@ def measure(report: Report) -> None:
 
 def against_copy(report: Report, sources: list[Path], output: Path) -> None:
     """The merge, and a copy of the last source after a read of the first: the same bytes read and written."""
-    from longrecipe_core.merging import merge_checkpoints
 
     def merge() -> None:
         merge_checkpoints([(str(source), 0.5) for source in sources], str(output))
@@ -81,7 +76,7 @@ def as_programs(report: Report, sources: list[Path], output: Path, mergekit: Pat
         return lambda: peaks[name].append(peak_mb_of(command))
 
     def own(way: str) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.train.merging", way, *map(str, sources), str(output)]
+        return [sys.executable, "-m", "benchmarks.train.merge_program", way, *map(str, sources), str(output)]
 
     theirs = [str(mergekit), str(recipe), str(output), "--no-copy-tokenizer", "--no-write-model-card", "--quiet"]
     ours, other, whole = in_turns(
@@ -172,33 +167,3 @@ def mergekit_command() -> Path:
         constraints = str(models.ROOT / "constraints.txt")  # the same torch, transformers and safetensors as ours
         subprocess.run([*pip, "-c", constraints, f"mergekit=={MERGEKIT}"], check=True)
     return command
-
-
-def merge_whole(sources: list[Path], output: Path) -> None:
-    """The plain way: load both, average, save."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    first, last = (AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16) for source in sources)
-    with torch.no_grad():
-        for one, other in zip(first.parameters(), last.parameters(), strict=True):
-            other.copy_((0.5 * one.float()).add_(0.5 * other.float()))
-    last.save_pretrained(output)
-
-
-def main() -> None:
-    """Merge as told and print the peak above the imports, in MB."""
-    way, first, last, output = sys.argv[1:]
-    sources = [Path(first), Path(last)]
-    if way == "whole":
-        merge_whole(sources, Path(output))
-        return
-    from longrecipe_core.merging import merge_checkpoints
-
-    before = reset_peak()
-    merge_checkpoints([(str(source), 0.5) for source in sources], output)
-    print(told(before)["mb"])
-
-
-if __name__ == "__main__":
-    main()

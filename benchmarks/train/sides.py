@@ -52,9 +52,9 @@ class Ours:
                 self._summed_loss, self._optimizer, _ = wrap(loss, job, self.accelerator)
         self._preemption = Preemption(timedelta(seconds=job.launch.collective_timeout))
         self._metrics = Metrics(job.logs, 0) if self.accelerator.is_main_process else None
-        self._reader = read_ahead(self.batches(), 0, self.steps)
+        self._reader = read_ahead(self._batches(), 0, self.steps)
 
-    def batches(self) -> Batches:
+    def _batches(self) -> Batches:
         """This rank's part of the job's samples by step."""
         degree, rank = self._shared.layout.degree, self.accelerator.process_index
         return Batches(
@@ -102,6 +102,20 @@ class Turns:
     trainer: list[float] = field(default_factory=list)
     first_losses: tuple[float, float] = (0.0, 0.0)
     step_flops: float = 0.0
+
+
+def whole_batches(job: TrainingJob) -> list[Batch]:
+    """What the only rank computes, all steps of one micro-batch each."""
+    batches = Batches(
+        open_samples(job.data, job.seed),
+        global_batch=job.training.global_batch,
+        micro_batch=job.training.global_batch,
+        rank=0,
+        world_size=1,
+        seed=job.seed,
+        stage=job.stage,
+    )
+    return [batch for step in range(job.training.steps or 1) for batch in batches.step(step)]
 
 
 class TellingTrainer(Trainer):  # type: ignore[misc]
@@ -169,7 +183,7 @@ def take_turns(job: TrainingJob, scratch: Path) -> Turns:
     """
     turns = Turns()
     ours = Ours(job)
-    batches = [batch for step in range(ours.steps) for batch in ours.batches().step(step)]
+    batches = whole_batches(job)
     losses: list[float] = []
 
     class OursInBetween(TrainerCallback):  # type: ignore[misc]
