@@ -150,7 +150,7 @@ def test_an_attempt_is_joined_when_its_beat_is_seen(tmp_path):
         waiting._joined = attempt
         raise LaunchError("no")
 
-    with pytest.raises(LaunchError, match="^no$"):
+    with pytest.raises(LaunchError, match=r"^no$"):
         lead(tmp_path / "job.launch", fails)
     with pytest.raises(LaunchError, match="the job failed"):
         waiting._next_attempt()
