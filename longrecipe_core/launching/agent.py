@@ -54,7 +54,7 @@ class Agent:
         return PREEMPTED_EXIT_CODE if self._told or (saved and failures[0][1] == PREEMPTED_EXIT_CODE) else 1
 
     def _tell_ranks(self) -> None:
-        """Hand SIGTERM on to the ranks, once however often it comes: they save now, and a second one can't hurry them."""
+        """Hand SIGTERM on to the ranks, once however often it comes: a second one can't hurry them."""
         if self._told:
             return
         self._told = True
