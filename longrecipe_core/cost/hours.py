@@ -53,16 +53,17 @@ def network_bytes_per_pass(shape: ModelShape, setup: Setup) -> float:
     others = (setup.ranks - 1) / setup.ranks
     if setup.sharding != "none":  # weights for forward, and for backward
         received += 2 * setup.weight_width * shape.parameters * others
-    if setup.sharding == "zero3":  # DeepSpeed reduces each micro-batch's gradients
-        received += setup.weight_width * shape.parameters * others
+        # Each micro-batch's gradients are reduced to shards.
+        trained = shape.parameters if setup.sharding == "zero3" else trained_parameters(shape, setup.lora)
+        received += setup.weight_width * trained * others
     if setup.sequence_ranks > 1:
         received += shape.layers * _attention_bytes(shape, setup)
     return received
 
 
 def network_bytes_per_step(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that a rank receives once per optimizer step: fp32 gradients, reduced to each rank's shard or to all."""
-    times = {"none": 2, "fsdp2": 1, "zero3": 0}[setup.sharding]
+    """Bytes that a rank receives once per optimizer step: DDP's fp32 gradients, added up and spread."""
+    times = 2 if setup.sharding == "none" else 0
     return times * 4.0 * trained_parameters(shape, setup.lora) * (setup.ranks - 1) / setup.ranks
 
 

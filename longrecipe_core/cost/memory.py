@@ -91,19 +91,25 @@ def _sharded_state(shape: ModelShape, setup: Setup) -> float:
 
 def _state_bytes(shape: ModelShape, setup: Setup) -> float:
     parameters = shape.parameters
-    cast = 2 if setup.precision == "bf16" and not setup.pure_bf16 else 0  # autocast's copies
+    casts = _autocast_bytes(shape, setup)
     if setup.sharding == "none":
         buckets = 4 * trained_parameters(shape, setup.lora) if setup.ranks > 1 else 0  # DDP's
-        return _sharded_state(shape, setup) + buckets + cast * parameters
+        return _sharded_state(shape, setup) + buckets + casts
     shards = 0.0 if setup.cpu_offload else _sharded_state(shape, setup) / setup.ranks
     ends = parameters - shape.layers * shape.layer_parameters
     if setup.sharding == "fsdp2":
         # Two layers' weights, the one in use and the next, and one layer's whole gradient; embedding, head and last
-        # norm are one group, which stays. Autocast keeps its copies of gathered weights to the end of forward, and
-        # gradients that are added up over micro-batches are whole until the last.
-        summed = 4 * trained_parameters(shape, setup.lora) if setup.micro_batches > 1 else 0
-        return shards + 12 * shape.layer_parameters + 8 * ends + float(cast * parameters + summed)
+        # norm are one group, which stays.
+        return shards + 12 * shape.layer_parameters + 8 * ends + casts
     return shards + float(setup.weight_width * min(parameters, GATHERED_AT_ONCE))
+
+
+def _autocast_bytes(shape: ModelShape, setup: Setup) -> float:
+    """bf16 copies of weights: forward keeps those that its backward needs, a layer's where layers are computed again."""
+    if setup.precision != "bf16" or setup.pure_bf16:
+        return 0.0
+    again = setup.checkpointing != "none"
+    return 2.0 * (shape.layer_parameters + shape.embedding_parameters if again else shape.parameters)
 
 
 def _mlp_tokens(setup: Setup) -> int:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from longrecipe_core.attention import SequenceGroup, sequence_group
@@ -24,6 +24,9 @@ def make_accelerator(job: TrainingJob) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if job.training.precision == "bf16" else "no",
         kwargs_handlers=[
+            # A weight is used once in a forward, so that cached bf16 copies serve nobody; with shards they would keep
+            # the whole model in memory that was gathered layer by layer.
+            AutocastKwargs(cache_enabled=False),
             # DDP re-sorts its buckets after the first backward unless it looks for unused parameters; from four ranks
             # on, a resumed run would then add in another order than an uninterrupted one (traps, 11).
             DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),

@@ -131,9 +131,9 @@ def test_bytes_between_ranks_by_hand():
     assert network_bytes_per_pass(LLAMA3_8B, heads) == 32 * 1024 * 2 * (4096 + 1024) * 2 / 2 * 2
     again = replace(heads, checkpointing="full")
     assert network_bytes_per_pass(LLAMA3_8B, again) == 1.5 * network_bytes_per_pass(LLAMA3_8B, heads)
-    sharded = Setup(2048, ranks=4, sharding="fsdp2")  # fp32 weights twice, three quarters; gradients once per step
-    assert network_bytes_per_pass(LLAMA3_8B, sharded) == 2 * 4 * LLAMA3_8B.parameters * 3 / 4
-    assert network_bytes_per_step(LLAMA3_8B, sharded) == 4 * LLAMA3_8B.parameters * 3 / 4
-    deepspeed = replace(sharded, sharding="zero3")  # bf16, and gradients each time
+    sharded = Setup(2048, ranks=4, sharding="fsdp2")  # fp32 weights twice, three quarters, and gradients each time
+    assert network_bytes_per_pass(LLAMA3_8B, sharded) == 3 * 4 * LLAMA3_8B.parameters * 3 / 4
+    assert network_bytes_per_step(LLAMA3_8B, sharded) == 0
+    deepspeed = replace(sharded, sharding="zero3")  # the same in bf16
     assert network_bytes_per_pass(LLAMA3_8B, deepspeed) == 3 * 2 * LLAMA3_8B.parameters * 3 / 4
     assert network_bytes_per_step(LLAMA3_8B, deepspeed) == 0
