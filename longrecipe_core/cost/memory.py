@@ -105,7 +105,7 @@ def _state_bytes(shape: ModelShape, setup: Setup) -> float:
 
 
 def _autocast_bytes(shape: ModelShape, setup: Setup) -> float:
-    """bf16 copies of weights: forward keeps those that its backward needs, a layer's where layers are computed again."""
+    """bf16 copies of weights: what backward needs of them, which is a layer's where layers are computed again."""
     if setup.precision != "bf16" or setup.pure_bf16:
         return 0.0
     again = setup.checkpointing != "none"

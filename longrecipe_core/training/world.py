@@ -17,10 +17,11 @@ from longrecipe_core.training.job import TrainingJob
 def make_accelerator(job: TrainingJob) -> Accelerator:
     """Set threads, determinism and process group, and assert that the world is as large as asked for (traps, 11)."""
     # The number of threads decides the order of sums on a CPU, so a resumed run must have the same.
-    torch.set_num_threads(job.launch.threads or max(1, (os.cpu_count() or 1) // job.launch.processes))
+    here = job.launch.processes // job.launch.machines
+    torch.set_num_threads(job.launch.threads or max(1, (os.cpu_count() or 1) // here))
     torch.use_deterministic_algorithms(True)
     # That would also fill each new tensor before it is written: an eighth of a step. Nothing reads what is not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     accelerator = Accelerator(
         mixed_precision="bf16" if job.training.precision == "bf16" else "no",
         kwargs_handlers=[
