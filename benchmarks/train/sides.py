@@ -1,8 +1,8 @@
 """One training step of ours and one of transformers.Trainer, in turns within one process.
 
-Ours is made of the training job's own pieces, in the order in which `training.loop.train` has them, with all that the
-loop does in a step: the samples read ahead, the row of `metrics.jsonl` and TensorBoard. The Trainer runs its own
-`train`; a callback takes our step at the end of each of its steps, so its time is that of its whole loop between two.
+Ours is made of the training job's own pieces, set up as it does, with all that its loop does in a step: the samples
+read ahead, the row of `metrics.jsonl` and TensorBoard. The Trainer runs its own `train`; a callback takes our step at
+the end of each of its steps, so its time is that of its whole loop between two.
 """
 
 import math
@@ -10,64 +10,39 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from longrecipe_core.attention import attach
-from longrecipe_core.training.build import build_model, make_optimizer
 from longrecipe_core.training.data import Batch, Batches, open_samples, read_ahead
 from longrecipe_core.training.flops import training_flops
 from longrecipe_core.training.job import TrainingJob
-from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
 from longrecipe_core.training.preemption import Preemption
-from longrecipe_core.training.sharding import wrap
+from longrecipe_core.training.setup import set_up
 from longrecipe_core.training.step import optimizer_step
-from longrecipe_core.training.world import join_sequence_group, make_accelerator
 
 
 class Ours:
     """The project's training loop, a step at a time."""
 
     def __init__(self, job: TrainingJob, alone: bool = False) -> None:
-        """Set up as `training.loop.train` does; with `alone`, ranks don't add their gradients."""
+        """Set up as the job does; with `alone`, ranks don't add their gradients."""
         self.job = job
         self.steps = job.training.steps or 1
         with _own_determinism():
-            self.accelerator = make_accelerator(job)
-            self._shared = join_sequence_group(job)
-            torch.manual_seed(job.seed)
-            self.model = build_model(job)
-            loss = SummedLoss(self.model, job.launch.loss_chunk)
-            attach(self.model, job.launch.parallel, self._shared.group, job.launch.ulysses_degree)
-            self._summed_loss: torch.nn.Module = loss
-            if alone:
-                self._optimizer: torch.optim.Optimizer = make_optimizer(self.model, job)
-            else:
-                self._summed_loss, self._optimizer, _ = wrap(loss, job, self.accelerator)
+            self._training = set_up(job)
+        self.accelerator, self.model = self._training.accelerator, self._training.model
+        if alone and isinstance(self._training.summed_loss, DistributedDataParallel):
+            self._training = replace(self._training, summed_loss=self._training.summed_loss.module)
         self._preemption = Preemption(timedelta(seconds=job.launch.collective_timeout))
         self._metrics = Metrics(job.logs, 0) if self.accelerator.is_main_process else None
-        self._reader = read_ahead(self._batches(), 0, self.steps)
-
-    def _batches(self) -> Batches:
-        """This rank's part of the job's samples by step."""
-        degree, rank = self._shared.layout.degree, self.accelerator.process_index
-        return Batches(
-            open_samples(self.job.data, self.job.seed),
-            global_batch=self.job.training.global_batch,
-            micro_batch=self.job.launch.micro_batch,
-            rank=rank // degree,
-            world_size=self.accelerator.num_processes // degree,
-            seed=self.job.seed,
-            stage=self.job.stage,
-            layout=self._shared.layout,
-            place=rank % degree,
-        )
+        self._reader = read_ahead(self._training.batches, 0, self.steps)
 
     def step(self) -> dict[str, Any]:
         """The next optimizer step; its row of metrics."""
@@ -77,9 +52,7 @@ class Ours:
     def _step(self) -> dict[str, Any]:
         read = next(self._reader)
         started = time.perf_counter()
-        row = optimizer_step(
-            self.job, self.accelerator, self._summed_loss, self._optimizer, read, self.steps, self._preemption
-        )
+        row = optimizer_step(self.job, self._training, read, self._preemption)
         seconds = read.waited + time.perf_counter() - started
         row |= {"seconds": seconds, "tokens_per_second": row["tokens"] / seconds}
         row |= {"flops_per_second": training_flops(self.model, row["tokens"], self.job.data.length) / seconds}

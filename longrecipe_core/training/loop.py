@@ -6,23 +6,20 @@ from datetime import timedelta
 
 import torch
 
-from longrecipe_core.attention import attach, probe
 from longrecipe_core.errors import PreemptedError
 from longrecipe_core.modeling import save_model
-from longrecipe_core.training.build import build_model
 from longrecipe_core.training.checkpoint import Checkpoints, layout
-from longrecipe_core.training.data import Batches, open_samples, read_ahead
+from longrecipe_core.training.data import read_ahead
 from longrecipe_core.training.flops import peak_flops, training_flops
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.lora import merge_lora
-from longrecipe_core.training.loss import SummedLoss
 from longrecipe_core.training.metrics import Metrics, peak_memory_mb
 from longrecipe_core.training.preemption import Preemption
 from longrecipe_core.training.random_state import random_state, restore_random_state
-from longrecipe_core.training.schedule import total_steps
-from longrecipe_core.training.sharding import full_weights, wrap
+from longrecipe_core.training.setup import set_up
+from longrecipe_core.training.sharding import full_weights
 from longrecipe_core.training.step import optimizer_step
-from longrecipe_core.training.world import emulates_bf16, join_sequence_group, make_accelerator
+from longrecipe_core.training.world import emulates_bf16
 
 # The wrapped model, to the process's end. Freeing DDP joins gloo's thread while holding Python's lock, and that thread
 # may just then wait for the lock to free the last barrier's tensors: both would wait for ever (torch 2.13).
@@ -36,33 +33,13 @@ def train(job: TrainingJob) -> None:
         TrainingError: The world is not the one asked for, or a loss or gradient is not finite.
         PreemptedError: A rank got SIGTERM; the state after the last whole step is saved.
     """
-    accelerator = make_accelerator(job)
-    shared = join_sequence_group(job)
-    torch.manual_seed(job.seed + accelerator.process_index)
-    samples = open_samples(job.data, job.seed)
-    steps = total_steps(job.training, len(samples))
-    batches = Batches(
-        samples,
-        global_batch=job.training.global_batch,
-        micro_batch=job.launch.micro_batch,
-        rank=accelerator.process_index // shared.layout.degree,
-        world_size=accelerator.num_processes // shared.layout.degree,
-        seed=job.seed,
-        stage=job.stage,
-        layout=shared.layout,
-        place=accelerator.process_index % shared.layout.degree,
-    )
-    model = build_model(job).to(accelerator.device)
-    loss = SummedLoss(model, job.launch.loss_chunk)  # compares the head with the model, which needs whole sequences
-    attach(model, job.launch.parallel, shared.group, job.launch.ulysses_degree)
-    with accelerator.autocast():  # on the device, in the precision and in the parallel mode that training has
-        probe(model, shared)
-    summed_loss, optimizer, state = wrap(loss, job, accelerator)
+    training = set_up(job)
+    accelerator, model, steps = training.accelerator, training.model, training.steps
     timeout = timedelta(seconds=job.launch.collective_timeout)
     preemption = Preemption(timeout)
     checkpoints = Checkpoints(
         job.checkpoints,
-        state,
+        training.state,
         kept=job.launch.checkpoints_kept,
         accelerator=accelerator,
         steps=steps,
@@ -81,12 +58,12 @@ def train(job: TrainingJob) -> None:
             f"{job.stage}: step {taken} of {steps}, {accelerator.num_processes} ranks on {accelerator.device}",
             flush=True,
         )
-    with closing(read_ahead(batches, taken, steps)) as reader:
+    with closing(read_ahead(training.batches, taken, steps)) as reader:
         for read in reader:
             started = time.perf_counter()
             random = random_state(accelerator.device)
             try:
-                row = optimizer_step(job, accelerator, summed_loss, optimizer, read, steps, preemption)
+                row = optimizer_step(job, training, read, preemption)
             except PreemptedError as error:
                 restore_random_state(random, accelerator.device)
                 checkpoints.save(read.step)
@@ -104,10 +81,10 @@ def train(job: TrainingJob) -> None:
                 metrics.write(row | {"peak_memory_mb": peak_memory_mb(accelerator.device)})
             checkpoints.write()
     checkpoints.finish()
-    weights = full_weights(summed_loss, model)
+    weights = full_weights(training.summed_loss, model)
     if metrics:
         metrics.close()
         save_model(model, job.output, state_dict=merge_lora(model, weights))
     accelerator.wait_for_everyone()  # the other ranks must not end, and be taken for dead, while rank 0 writes
     accelerator.end_training()
-    _KEPT.append(summed_loss)
+    _KEPT.append(training.summed_loss)

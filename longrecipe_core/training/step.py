@@ -4,32 +4,25 @@ import math
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.data import IGNORED, Batch, StepBatches
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.preemption import Preemption
 from longrecipe_core.training.schedule import learning_rate
+from longrecipe_core.training.setup import Training
 from longrecipe_core.training.sharding import backward, synchronised, update
 
 
-def optimizer_step(
-    job: TrainingJob,
-    accelerator: Accelerator,
-    summed_loss: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    read: StepBatches,
-    steps: int,
-    preemption: Preemption,
-) -> dict[str, Any]:
+def optimizer_step(job: TrainingJob, training: Training, read: StepBatches, preemption: Preemption) -> dict[str, Any]:
     """One global batch: the loss is a sum over all ranks and micro-batches, divided by the global target tokens.
 
     Raises:
         TrainingError: A loss or gradient is not finite, or nothing has a label.
         PreemptedError: All ranks agreed to end before a micro-batch; the gradients are then of half a step.
     """
-    device, step, batches = accelerator.device, read.step, read.batches
+    accelerator, summed_loss, optimizer = training.accelerator, training.summed_loss, training.optimizer
+    device, step, steps, batches = accelerator.device, read.step, training.steps, read.batches
     rate = learning_rate(job.training, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
