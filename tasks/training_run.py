@@ -159,23 +159,31 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
     done, stop = threading.Event(), threading.Event()
     lost: list[LeaseLostError] = []
 
+    stored: int | None = None
+
+    def look() -> None:
+        nonlocal stored
+        try:
+            stored = keep_newest(state, checkpoints, kept, stored)
+        except LeaseLostError as error:
+            lost.append(error)
+            stop.set()
+        except Exception as error:  # noqa: BLE001 - clients of object stores raise their own; the next look tries again
+            log(f"the training state could not be stored and will be tried again: {error}")
+
     def follow() -> None:
-        stored: int | None = None
-        while not done.wait(POLL_SECONDS):
-            try:
-                stored = keep_newest(state, checkpoints, kept, stored)
-            except LeaseLostError as error:
-                lost.append(error)
-                stop.set()
-                return
-            except Exception as error:  # noqa: BLE001 - clients of object stores raise their own; the next look tries again
-                log(f"the training state could not be stored and will be tried again: {error}")
+        while not done.wait(POLL_SECONDS) and not lost:
+            look()
 
     thread = threading.Thread(target=follow, name="training-states", daemon=True)
     thread.start()
     try:
         yield stop
     except LaunchError as error:
+        done.set()
+        thread.join()
+        if not lost:
+            look()  # what the job saved at its very end, when it was told to: the next run may be on another machine
         raise lost[0] if lost else error from None
     finally:
         done.set()

@@ -241,6 +241,15 @@ def test_a_store_that_fails_once_is_tried_again(training, monkeypatch):
     assert "tried again: EndpointConnectionError" in lines[0]
 
 
+def test_what_a_job_saved_at_its_very_end_is_stored(training):
+    """The next run may be on another machine."""
+    _, state, directory = training
+    with pytest.raises(LaunchError, match="preempted"), states_kept(state, directory, 2, print):
+        checkpoint(directory, 4)
+        raise LaunchError("preempted")
+    assert state.steps() == [4]
+
+
 def test_a_source_that_changes_while_it_is_read_commits_nothing(run, tmp_path):
     documents = tmp_path / "documents"
     documents.mkdir()
