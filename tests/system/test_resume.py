@@ -26,6 +26,10 @@ LAYOUTS = {
     "4 ranks, DDP": (4, {}),
     "2 ranks, FSDP2 with offload": (2, {"sharding": "fsdp2", "cpu_offload": True}),
     "4 ranks, FSDP2": (4, {"sharding": "fsdp2"}),
+    "2 ranks, ulysses": (2, {"parallel": "ulysses"}),
+    "2 ranks, dist-flash": (2, {"parallel": "dist-flash"}),
+    "4 ranks, usp": (4, {"parallel": "usp"}),
+    "4 ranks, ring beside data parallel": (4, {"parallel": "ring", "sequence_degree": 2}),
 }
 
 
@@ -45,12 +49,23 @@ def test_killed_twice_and_resumed_is_bit_identical(material, finished, tmp_path,
     assert len(curve(directory)) == STEPS
 
 
-def test_a_run_moves_to_other_ranks_and_sharding(material, finished, tmp_path):
+def test_a_run_moves_to_other_ranks_modes_and_sharding(material, finished, tmp_path):
     directory = tmp_path / "run"
     parts = [
         (1, {}, 10, ""),
-        (2, {"micro_batch": 2}, 25, "world size 1, now 2; micro_batch 1, now 2"),
-        (4, {"sharding": "fsdp2"}, 40, "world size 2, now 4; micro_batch 2, now 1; sharding none, now fsdp2"),
+        (
+            2,
+            {"micro_batch": 2, "parallel": "ring"},
+            25,
+            "world size 1, now 2; micro_batch 1, now 2; parallel local, now ring; sequence ranks 1, now 2",
+        ),
+        (
+            4,
+            {"sharding": "fsdp2"},
+            40,
+            "world size 2, now 4; micro_batch 2, now 1; sharding none, now fsdp2; parallel ring, now local; "
+            "sequence ranks 2, now 1",
+        ),
         (1, {}, None, "world size 4, now 1; sharding fsdp2, now none"),
     ]
     for processes, launch, until, told in parts:
