@@ -244,9 +244,14 @@ def test_a_store_that_fails_once_is_tried_again(training, monkeypatch):
 def test_what_a_job_saved_at_its_very_end_is_stored(training):
     """The next run may be on another machine."""
     _, state, directory = training
-    with pytest.raises(LaunchError, match="preempted"), states_kept(state, directory, 2, print):
-        checkpoint(directory, 4)
-        raise LaunchError("preempted")
+
+    def preempted():
+        with states_kept(state, directory, 2, print):
+            checkpoint(directory, 4)
+            raise LaunchError("preempted")
+
+    with pytest.raises(LaunchError, match="preempted"):
+        preempted()
     assert state.steps() == [4]
 
 
