@@ -160,6 +160,7 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
     lost: list[LeaseLostError] = []
 
     stored: int | None = None
+    ended_well = False
 
     def look() -> None:
         nonlocal stored
@@ -169,7 +170,8 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
             lost.append(error)
             stop.set()
         except Exception as error:  # noqa: BLE001 - clients of object stores raise their own; the next look tries again
-            log(f"the training state could not be stored and will be tried again: {error}")
+            again = "" if done.is_set() else " and will be tried again"
+            log(f"the training state could not be stored{again}: {error}")
 
     def follow() -> None:
         while not done.wait(POLL_SECONDS) and not lost:
@@ -179,15 +181,14 @@ def states_kept(state: TrainingState, checkpoints: Path, kept: int, log: Log) ->
     thread.start()
     try:
         yield stop
+        ended_well = True
     except LaunchError as error:
-        done.set()
-        thread.join()
-        if not lost:
-            look()  # what the job saved at its very end, when it was told to: the next run may be on another machine
         raise lost[0] if lost else error from None
     finally:
         done.set()
         thread.join()
+        if not ended_well and not lost:
+            look()  # what the job saved at its very end, when it was told to: the next run may be on another machine
     if lost:
         raise lost[0]
 

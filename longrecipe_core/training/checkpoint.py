@@ -8,6 +8,7 @@ the same directory. The step is the data cursor (see `data.py`).
 
 import json
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,9 @@ from longrecipe_core.training.checkpoint_tensors import State, Tensors, flush, m
 from longrecipe_core.training.job import TrainingJob
 from longrecipe_core.training.metrics import read_metrics
 from longrecipe_core.training.random_state import random_state, restore_random_state
+
+SEEN_SECONDS = 120.0
+"""How long a rank waits for another machine's files to appear; listings of NFS may be a minute old."""
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -45,6 +49,7 @@ def layout(job: TrainingJob) -> dict[str, Any]:
         "parallel": launch.parallel,
         "sequence ranks": launch.sequence_ranks,
         "head ranks": launch.head_ranks,
+        "threads": launch.threads,
     }
 
 
@@ -130,7 +135,8 @@ class Checkpoints:
                 place.with_name(f"{place.name}.partial").rename(place)
                 flush(self._directory)
                 for older in complete_steps(self._directory)[: -self._kept]:
-                    shutil.rmtree(self._directory / f"step-{older}")
+                    # What can't be removed costs space, and is no reason to end a job that trains well.
+                    shutil.rmtree(self._directory / f"step-{older}", ignore_errors=True)
         except OSError as error:
             raise TrainingError(f"{place} could not be written: {error}") from error
 
@@ -159,10 +165,10 @@ class Checkpoints:
         if self._rank == 0:
             for partial in self._directory.glob("step-*.partial"):
                 shutil.rmtree(partial)
-        taken = complete_steps(self._directory)
-        if not taken:
+        newest = self._newest_for_all()
+        if not newest:
             return 0
-        directory = self._directory / f"step-{taken[-1]}"
+        directory = self._directory / f"step-{newest}"
         progress = json.loads((directory / "progress.json").read_text())
         if progress.get("steps") != self._steps:
             raise TrainingError(
@@ -179,7 +185,7 @@ class Checkpoints:
             torch.set_num_threads(progress["threads"])
         elif self._rank == 0:
             print(
-                f"step {taken[-1]} was reached with {'; '.join(changes)}: the loss curve goes on, but not bit for bit",
+                f"step {newest} was reached with {'; '.join(changes)}: the loss curve goes on, but not bit for bit",
                 flush=True,
             )
         if self._rank == 0 and len(read_metrics(self._metrics)) < progress["step"]:
@@ -192,6 +198,29 @@ class Checkpoints:
         restore_random_state({name.rpartition(".")[2]: state for name, state in own.items()}, self._device)
         self._newest = int(progress["step"])
         return self._newest
+
+    def _newest_for_all(self) -> int:
+        """The newest complete step as rank 0 sees it, 0 without any.
+
+        On another machine a listing of the shared directory may be old, and ranks that went on from different steps
+        would train on without noticing.
+
+        Raises:
+            TrainingError: This rank doesn't come to see it.
+        """
+        step = torch.tensor(max(complete_steps(self._directory), default=0))
+        if self._group is not None:
+            dist.broadcast(step, 0, group=self._group)
+        newest = int(step)
+        deadline = time.monotonic() + SEEN_SECONDS
+        while newest and not (self._directory / f"step-{newest}" / "progress.json").exists():
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"rank {self._rank} does not see {self._directory}/step-{newest}, from which rank 0 goes on: all "
+                    f"machines need the same directory"
+                )
+            time.sleep(1.0)
+        return newest
 
     def _own_random_state(self) -> Tensors:
         return {f"random.{self._rank}.{name}": state for name, state in random_state(self._device).items()}

@@ -19,7 +19,7 @@ from longrecipe_core.training.random_state import random_state, restore_random_s
 from longrecipe_core.training.setup import set_up
 from longrecipe_core.training.sharding import full_weights
 from longrecipe_core.training.step import optimizer_step
-from longrecipe_core.training.world import emulates_bf16
+from longrecipe_core.training.world import emulates_bf16, wait_for_writer
 
 # The wrapped model, to the process's end. Freeing DDP joins gloo's thread while holding Python's lock, and that thread
 # may just then wait for the lock to free the last barrier's tensors: both would wait for ever (torch 2.13).
@@ -69,7 +69,8 @@ def train(job: TrainingJob) -> None:
                 checkpoints.save(read.step)
                 raise PreemptedError(f"{job.stage}: {error}; the state after step {read.step} is saved") from None
             stepped = time.perf_counter()
-            if row["step"] % job.launch.checkpoint_every == 0 and row["step"] < steps:
+            # Also the last: should writing the model fail, the next start has only that to do.
+            if row["step"] % job.launch.checkpoint_every == 0 or row["step"] == steps:
                 checkpoints.stage(row["step"])
             if metrics:
                 ended = time.perf_counter()
@@ -85,6 +86,6 @@ def train(job: TrainingJob) -> None:
     if metrics:
         metrics.close()
         save_model(model, job.output, state_dict=merge_lora(model, weights))
-    accelerator.wait_for_everyone()  # the other ranks must not end, and be taken for dead, while rank 0 writes
+    wait_for_writer()
     accelerator.end_training()
     _KEPT.append(training.summed_loss)

@@ -13,6 +13,8 @@ from longrecipe_core.attention import SequenceGroup, sequence_group
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.job import TrainingJob
 
+WRITING = timedelta(hours=12)
+
 
 def make_accelerator(job: TrainingJob) -> Accelerator:
     """Set threads, determinism and process group, and assert that the world is as large as asked for (traps, 11)."""
@@ -20,6 +22,8 @@ def make_accelerator(job: TrainingJob) -> Accelerator:
     here = job.launch.processes // job.launch.machines
     torch.set_num_threads(job.launch.threads or max(1, (os.cpu_count() or 1) // here))
     torch.use_deterministic_algorithms(True)
+    # cuBLAS is deterministic only with a workspace of fixed size.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # That would also fill each new tensor before it is written: an eighth of a step. Nothing reads what is not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     accelerator = Accelerator(
@@ -52,6 +56,16 @@ def join_sequence_group(job: TrainingJob) -> SequenceGroup:
         if part is not None:
             _set_pg_timeout(timeout, part)  # those of usp are made by yunchang, which has no argument for it
     return shared
+
+
+def wait_for_writer() -> None:
+    """Wait for rank 0, which comes here when it has written the model.
+
+    Ranks that ended before would be taken for dead. Writing may take longer than any step, so it has a limit of its
+    own, and not that of collectives.
+    """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier(group=dist.new_group(backend="gloo", timeout=WRITING))
 
 
 def emulates_bf16(device: torch.device) -> bool:

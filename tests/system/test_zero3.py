@@ -53,7 +53,7 @@ def test_killed_and_resumed_is_bit_identical(material, finished, tmp_path):
 
 def test_a_run_moves_to_other_sharding_and_back(material, finished, tmp_path):
     directory = tmp_path / "run"
-    for launch, until in ((ZERO3, 12), ({"sharding": "fsdp2"}, 30), (ZERO3 | {"cpu_offload": True}, None)):
+    for launch, until in ((ZERO3, 16), ({"sharding": "fsdp2"}, 30), (ZERO3 | {"cpu_offload": True}, None)):
         write_job(material, directory, 2, launch=launch)
         if until is None:
             train(directory, 2)

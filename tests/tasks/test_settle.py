@@ -241,16 +241,17 @@ def test_a_store_that_fails_once_is_tried_again(training, monkeypatch):
     assert "tried again: EndpointConnectionError" in lines[0]
 
 
-def test_what_a_job_saved_at_its_very_end_is_stored(training):
+@pytest.mark.parametrize("how", [LaunchError, KeyboardInterrupt])
+def test_what_a_job_saved_at_its_very_end_is_stored(training, how):
     """The next run may be on another machine."""
     _, state, directory = training
 
     def preempted():
         with states_kept(state, directory, 2, print):
             checkpoint(directory, 4)
-            raise LaunchError("preempted")
+            raise how("preempted")
 
-    with pytest.raises(LaunchError, match="preempted"):
+    with pytest.raises(how, match="preempted"):
         preempted()
     assert state.steps() == [4]
 
