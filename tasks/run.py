@@ -150,7 +150,9 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
         consume=True,
     )
     TrainingState(work.store, work.key, work.lease).clear()
-    shutil.rmtree(staging)
+    shutil.rmtree(staging, ignore_errors=True)  # where another machine may still write
+    if staging.exists():
+        work.log(f"{name}: {staging} could not be removed and is of no use any more")
     work.log(f"{name}: done in {seconds:.1f} s, {ref.uri}")
     return ref
 

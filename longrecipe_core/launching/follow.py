@@ -69,6 +69,8 @@ class Follower:
                     return None
                 if state == "failed":
                     raise LaunchError(f"{self._job}: the job failed, and the main machine's log tells why")
+            elif self._joined is not None and (_is_gone(self._job) or _is_gone(self._path.parent)):
+                return None  # a stage that has committed removes them, perhaps before "done" was seen here
             # A beat that was seen to change: what a killed flow left behind has none.
             elif state == "running" and (attempt, told["beat"]) != (before.get("attempt"), before.get("beat")):
                 return str(attempt)
@@ -90,3 +92,14 @@ class Follower:
             elif time.monotonic() - since > GONE_SECONDS:
                 self._log(f"no sign of the main machine's flow in {GONE_SECONDS:.0f} s: its ranks here are ended")
                 stop.set()
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether it is known to be gone; a shared directory that can't be read tells nothing."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -5,6 +5,7 @@ beat that shows that the flow is alive. The others start their ranks when an att
 over, and tell in `machine-N.json` how theirs failed, since ranks elsewhere only see a lost connection.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -134,7 +135,8 @@ class Leader:
         failed_at: float | None = None
         while not self._over.wait(BEAT_SECONDS):
             self._beat += 1
-            self._tell("running")
+            with contextlib.suppress(OSError):  # a shared directory fails for moments; the next beat tries again
+                self._tell("running")
             if self._asked is not None and self._asked.is_set():
                 self.stop.set()
             verdict = self._verdict()

@@ -53,6 +53,14 @@ def test_what_is_missing_is_one_clear_line(environment, message):
     assert "\n" not in str(raised.value)
 
 
+def wait_until(condition):
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited 120 s")
+
+
 def lead(directory, end, machines=2):
     """One attempt whose job does as `end` says, called with the attempt's name and its leader."""
     with Leader(directory, machines, 60, None) as leader:
@@ -122,6 +130,22 @@ def test_the_flow_s_own_stop_reaches_the_job(tmp_path):
         assert leader.stop.wait(60)
 
 
+def test_a_shared_directory_that_fails_for_moments_ends_nothing(tmp_path):
+    shared, away, stop = tmp_path / "shared", tmp_path / "away", threading.Event()
+    with Leader(shared, 2, 60, stop) as leader:
+        shared.rename(away)
+        before = leader._beat
+        wait_until(lambda: leader._beat >= before + 2)  # one of them at least has met nothing
+        away.rename(shared)
+        seen = told(shared)["beat"]
+        wait_until(lambda: told(shared)["beat"] > seen)
+        shared.rename(away)
+        stop.set()  # it must reach the job also while the directory fails
+        assert leader.stop.wait(60)
+        away.rename(shared)
+    assert told(shared)["state"] == "done"
+
+
 def follower(tmp_path, patience):
     return Follower(tmp_path / "job.json", cuda=False, log=print, patience=patience)
 
@@ -154,6 +178,24 @@ def test_an_attempt_is_joined_when_its_beat_is_seen(tmp_path):
         lead(tmp_path / "job.launch", fails)
     with pytest.raises(LaunchError, match="the job failed"):
         waiting._next_attempt()
+
+
+@pytest.mark.parametrize("gone", ["job.json", "job.launch"])
+def test_a_job_whose_files_are_gone_after_it_was_joined_is_done(tmp_path, gone):
+    """The stage removes them once its artifact is committed."""
+    (tmp_path / "job.json").touch()
+    (tmp_path / "job.launch").mkdir()
+    here = follower(tmp_path, 1)
+    path = tmp_path / gone
+    path.rename(tmp_path / "gone")
+    with pytest.raises(LaunchError, match="announced no attempt"):
+        here._next_attempt()  # of a job that was not joined, nothing is known
+    (tmp_path / "gone").rename(path)
+    here._joined = "an attempt"
+    with pytest.raises(LaunchError, match="announced no attempt"):
+        here._next_attempt()  # another one may be announced
+    path.rename(tmp_path / "gone")
+    assert here._next_attempt() is None
 
 
 def test_ranks_here_are_ended_with_their_attempt(tmp_path):

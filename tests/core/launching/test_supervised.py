@@ -107,3 +107,67 @@ def test_orphans_of_a_job_that_ended_well_are_ended():
     tokens = []
     run_supervised("job", [sys.executable, "-c", code], tokens.append)
     assert job_processes(tokens[0]) == []
+
+
+# It saves for longer than the 5 seconds that a job has when only its flow is gone, and prints more than a pipe holds.
+SAVES = """
+import pathlib, signal, sys, time
+told, here = [], pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+print("started", flush=True)
+for _ in range(1200):
+    time.sleep(0.1)
+    if told:
+        break
+here.joinpath("told").touch()
+deadline = time.monotonic() + 7
+while time.monotonic() < deadline:
+    print("x" * 20000, flush=True)
+    time.sleep(0.1)
+here.joinpath("saved").touch()
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("first", ["supervisor", "flow"])
+def test_a_job_that_was_told_saves_also_when_its_flow_goes(tmp_path, first):
+    """As when a scheduler signals all processes at once."""
+    code = (
+        "import sys; from longrecipe_core.launching.supervised import run_supervised;"
+        f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path)!r}], print, grace=60)"
+    )
+    flow = psutil.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
+    assert flow.stdout.readline() == "started\n"
+    (supervisor,) = flow.children()
+    (job,) = supervisor.children()
+    if first == "flow":
+        flow.terminate()
+        supervisor.terminate()
+    else:
+        supervisor.terminate()
+        wait_until((tmp_path / "told").exists)
+        flow.terminate()
+    flow.stdout.close()
+    flow.wait()
+    wait_until(lambda: not supervisor.is_running() and not job.is_running())
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_job_that_ended_well_although_told_is_done():
+    code = (
+        "import signal, sys, time; told = [];"
+        "signal.signal(signal.SIGTERM, lambda number, frame: told.append(number));"
+        "print('started', flush=True);"
+        "list(iter(lambda: time.sleep(0.1) or not told, False));"
+        "print('done')"
+    )
+    lines = []
+
+    def tell(line):
+        lines.append(line)
+        if line == "started":
+            (supervisor,) = psutil.Process().children()
+            supervisor.terminate()
+
+    run_supervised("job", [sys.executable, "-c", code], tell, grace=60)
+    assert lines == ["started", "the job was told to end by SIGTERM", "done"]
