@@ -54,8 +54,7 @@ def network_bytes_per_pass(shape: ModelShape, setup: Setup) -> float:
     if setup.sharding != "none":  # weights for forward, and for backward
         received += 2 * setup.weight_width * shape.parameters * others
         # Each micro-batch's gradients are reduced to shards.
-        trained = shape.parameters if setup.sharding == "zero3" else trained_parameters(shape, setup.lora)
-        received += setup.weight_width * trained * others
+        received += setup.weight_width * trained_parameters(shape, setup.lora) * others
     if setup.sequence_ranks > 1:
         received += shape.layers * _attention_bytes(shape, setup)
     return received
@@ -70,13 +69,15 @@ def network_bytes_per_step(shape: ModelShape, setup: Setup) -> float:
 def _attention_bytes(shape: ModelShape, setup: Setup) -> float:
     """Per layer. Heads: four exchanges of the local tokens. Ring: keys and values of all other ranks.
 
-    Once in forward, once more where attention is computed again; backward moves as much for heads, and keys, values and
-    both gradients for the ring.
+    Once in forward; backward moves as much for heads, and keys, values and both gradients for the ring. Where layers
+    are computed again, heads are exchanged again: that stands outside of the operators whose outputs `selective` saves,
+    the ring's exchange inside.
     """
     heads = setup.head_ranks
     ring = setup.sequence_ranks // heads
-    again = setup.checkpointing in ("full", "offload")
+    heads_again = setup.checkpointing != "none"
+    ring_again = setup.checkpointing in ("full", "offload")
     exchanged = setup.local_tokens * 2 * (shape.query_size + shape.kv_size) * setup.width * (heads - 1) / heads
     # With heads split, a rank of the ring holds its heads of the ring part's tokens: as many numbers as before.
     circulated = (ring - 1) * setup.local_tokens * 2 * shape.kv_size * setup.width
-    return exchanged * (2 + again) + circulated * (3 + again)
+    return exchanged * (2 + heads_again) + circulated * (3 + ring_again)

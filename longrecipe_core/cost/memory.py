@@ -70,8 +70,13 @@ def host_memory(shape: ModelShape, setup: Setup) -> float:
     return max(loading, state + copy + saved)
 
 
+def loading_bytes(shape: ModelShape, setup: Setup) -> float:
+    """On each GPU before weights are sharded: all of them in fp32. The paper's runs load in host memory instead."""
+    return 0.0 if setup.pure_bf16 else 4.0 * (shape.parameters + adapter_parameters(shape, setup.lora))
+
+
 def checkpoint_bytes(shape: ModelShape, setup: Setup) -> float:
-    """One training checkpoint over all ranks: fp32 weights and two moments, and DeepSpeed's bf16 weights."""
+    """One training checkpoint over all ranks: fp32 weights and two moments; in pure bf16 its weights too."""
     weights = shape.parameters + adapter_parameters(shape, setup.lora)
     trained = trained_parameters(shape, setup.lora)
     return float(2 * weights + 12 * trained if setup.pure_bf16 else 4 * weights + 8 * trained)
@@ -83,10 +88,16 @@ def output_bytes(shape: ModelShape) -> float:
 
 
 def _sharded_state(shape: ModelShape, setup: Setup) -> float:
-    """fp32 weights, gradients and two moments over all ranks: 16 per parameter; DeepSpeed's bf16 weights are 2 more."""
+    """fp32 weights, gradients and two moments over all ranks: 16 per parameter, and 2 for pure bf16's weights.
+
+    With its optimizer in host memory DeepSpeed (0.19, stage 3) holds fp32 weights and gradients twice.
+    """
     weights = shape.parameters + adapter_parameters(shape, setup.lora)
     trained = trained_parameters(shape, setup.lora)
-    return float(2 * weights + 16 * trained if setup.pure_bf16 else 4 * weights + 12 * trained)
+    if setup.pure_bf16:
+        return float(2 * weights + 16 * trained)
+    twice = setup.sharding == "zero3" and setup.cpu_offload
+    return float(4 * weights + (20 if twice else 12) * trained)
 
 
 def _state_bytes(shape: ModelShape, setup: Setup) -> float:
@@ -101,7 +112,7 @@ def _state_bytes(shape: ModelShape, setup: Setup) -> float:
         # Two layers' weights, the one in use and the next, and one layer's whole gradient; embedding, head and last
         # norm are one group, which stays.
         return shards + 12 * shape.layer_parameters + 8 * ends + casts
-    return shards + float(setup.weight_width * min(parameters, GATHERED_AT_ONCE))
+    return shards + float(setup.weight_width * min(parameters, GATHERED_AT_ONCE)) + casts
 
 
 def _autocast_bytes(shape: ModelShape, setup: Setup) -> float:

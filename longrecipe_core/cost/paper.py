@@ -3,7 +3,8 @@
 What a row means is not all in the paper. Here it is taken as: the hours of stage 0 alone (with annealing's 68 to 100 M
 tokens the A800 would have to reach 90 to 99 % of its peak); memory summed over the GPUs (no A800 holds 104 GB); on two
 GPUs one sequence shared by both as a ring (52 GB on each at 38,400 tokens is less than 56 GB on one at 24,000); ZeRO-3
-with weights and optimizer offloaded, full gradient checkpointing and whole logits, as in the reference's code.
+in pure bf16 with weights and optimizer offloaded, full gradient checkpointing and whole logits, as in the reference's
+code.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ class PaperRun:
             micro_batches=GLOBAL_BATCH,
             loss_chunk=None,
             logit_bytes=LOGIT_BYTES,
+            pure_bf16=True,
         )
 
     def hours(self, gpu: Gpu) -> float:

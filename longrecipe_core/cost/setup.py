@@ -28,6 +28,8 @@ class Setup:
     lora: LoraSection | None = None
     logit_bytes: int | None = None
     """Bytes per logit that exists; None: as in our own chunked loss."""
+    pure_bf16: bool = False
+    """DeepSpeed's own bf16, of the paper's runs: bf16 weights beside fp32 ones. Ours is autocast over fp32 weights."""
 
     @classmethod
     def of(cls, launch: LaunchSection, training: TrainingSection, length: int) -> Self:
@@ -59,11 +61,6 @@ class Setup:
     def replicas(self) -> int:
         """Groups of ranks that each compute sequences of their own."""
         return self.ranks // self.sequence_ranks
-
-    @property
-    def pure_bf16(self) -> bool:
-        """DeepSpeed keeps bf16 weights beside its fp32 ones; elsewhere bf16 is autocast over fp32 weights."""
-        return self.sharding == "zero3" and self.precision == "bf16"
 
     @property
     def width(self) -> int:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from longrecipe_core.cost.flops import training_flops_per_token
 from longrecipe_core.cost.gpus import GPUS
 from longrecipe_core.cost.hours import training_seconds
-from longrecipe_core.cost.memory import CUDA_CONTEXT, checkpoint_bytes, gpu_memory, host_memory, output_bytes
+from longrecipe_core.cost.memory import (
+    CUDA_CONTEXT,
+    checkpoint_bytes,
+    gpu_memory,
+    host_memory,
+    loading_bytes,
+    output_bytes,
+)
 from longrecipe_core.cost.paper import FITTED
 from longrecipe_core.cost.setup import Setup
 from longrecipe_core.cost.shapes import ModelShape
@@ -81,9 +88,12 @@ def cost(training: Training) -> Cost:
 
 
 def gpu_bytes(shape: ModelShape, setup: Setup) -> float:
-    """What one GPU must have: tensors, context, and for DeepSpeed what the paper's runs held beside them."""
+    """What one GPU must have: the larger of loading and training, and the context.
+
+    For DeepSpeed training is with what the paper's runs held beside the tensors.
+    """
     held = FITTED.held * shape.parameters if setup.sharding == "zero3" else 0.0
-    return gpu_memory(shape, setup).total + CUDA_CONTEXT + held
+    return max(gpu_memory(shape, setup).total + held, loading_bytes(shape, setup)) + CUDA_CONTEXT
 
 
 def _training(

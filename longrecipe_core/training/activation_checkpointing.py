@@ -4,8 +4,8 @@ Per layer and option, what waits is:
 
 - `full`: the layer's input. The whole forward runs again.
 - `selective`: the input, the attention's output and its log-sum-exp. All but the attention runs again, which is most of
-  the arithmetic of a long sequence; of distributed attention no communication runs again either (Li et al. 2024,
-  LightSeq, arXiv 2310.03294, section 3.4).
+  the arithmetic of a long sequence (Li et al. 2024, LightSeq, arXiv 2310.03294, section 3.4). The communication of
+  `ring` and `dist-flash` is inside of it; the all-to-all of heads (`ulysses`, `usp`) is outside and runs again.
 - `offload`: the input, in host memory. The whole forward runs again.
 """
 

@@ -7,10 +7,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from longrecipe_core.attention import attach
-from longrecipe_core.cost.memory import checkpoint_bytes, gpu_memory, host_memory, output_bytes
+from longrecipe_core.cost.memory import CUDA_CONTEXT, checkpoint_bytes, gpu_memory, host_memory, output_bytes
+from longrecipe_core.cost.paper import FITTED
 from longrecipe_core.cost.setup import Setup
 from longrecipe_core.cost.shapes import LLAMA3_8B, ModelShape
 from longrecipe_core.cost.trained import adapter_parameters, trained_parameters
+from longrecipe_core.cost.trainings import gpu_bytes
 from longrecipe_core.recipe import LaunchSection, LoraSection, TrainingSection
 from longrecipe_core.training.activation_checkpointing import checkpoint_activations
 from longrecipe_core.training.lora import add_lora
@@ -122,7 +124,7 @@ def test_lora_trains_as_many_parameters_as_are_told(targets, ends):
 
 
 def test_shards_and_offload_leave_a_gpu_less():
-    """Of 8.03e9 parameters, by hand: 16 bytes each, and 18 for DeepSpeed, over four ranks."""
+    """Of 8.03e9 parameters, by hand: 16 bytes each, over four ranks."""
     parameters = LLAMA3_8B.parameters
     base = Setup(24_000, ranks=4, checkpointing="full")
     alone = gpu_memory(LLAMA3_8B, replace(base, ranks=1))
@@ -139,14 +141,42 @@ def test_shards_and_offload_leave_a_gpu_less():
     summed = gpu_memory(LLAMA3_8B, replace(base, sharding="fsdp2", micro_batches=2))
     assert summed.state == sharded.state  # gradients become shards with every micro-batch
     zero3 = replace(base, sharding="zero3", cpu_offload=True)
-    assert gpu_memory(LLAMA3_8B, zero3).state == 2e9
-    assert host_memory(LLAMA3_8B, zero3) == 18 * parameters / 4
+    # A billion gathered fp32 weights, and autocast's copies.
+    assert gpu_memory(LLAMA3_8B, zero3).state == pytest.approx(4e9 + 2 * (218e6 + 525e6), rel=0.01)
+    held = replace(zero3, cpu_offload=False)
+    assert gpu_memory(LLAMA3_8B, held).state - gpu_memory(LLAMA3_8B, zero3).state == 4 * parameters
+    assert checkpoint_bytes(LLAMA3_8B, held) == 12 * parameters
+    # Weights and gradients are there twice: as the model's shards and as the optimizer's.
+    one = replace(zero3, ranks=1)
+    assert host_memory(LLAMA3_8B, one) == 24 * parameters
+    paper = replace(one, pure_bf16=True)  # bf16 weights, and 16 bytes as ever
+    assert gpu_memory(LLAMA3_8B, paper).state == 2e9
+    assert host_memory(LLAMA3_8B, paper) == 18 * parameters
+    assert checkpoint_bytes(LLAMA3_8B, paper) == 14 * parameters
     # Of eight ranks each holds two bytes per parameter, and has read all of the weights before.
     assert host_memory(LLAMA3_8B, replace(base, sharding="fsdp2", cpu_offload=True, ranks=8)) == 4 * parameters
     assert host_memory(LLAMA3_8B, replace(base, ranks=1)) == 12 * parameters  # a checkpoint on its way to disk
     away = replace(base, checkpointing="offload", sharding="fsdp2", cpu_offload=True, ranks=1)
     assert host_memory(LLAMA3_8B, away) == 16 * parameters + 32 * 24_000 * 4096 * 4
     assert gpu_memory(LLAMA3_8B, away).saved == 2 * 24_000 * 4096 * 4
+
+
+def test_every_gpu_has_room_for_the_model_that_is_loaded():
+    """In fp32, whole and with its updates, before FSDP2 makes shards of it."""
+    sharded = Setup(128, ranks=64, sharding="fsdp2", checkpointing="full")
+    weights = 4 * LLAMA3_8B.parameters
+    assert gpu_memory(LLAMA3_8B, sharded).total < weights
+    assert gpu_bytes(LLAMA3_8B, sharded) == weights + CUDA_CONTEXT
+    lora = LoraSection(rank=64)
+    updates = 4 * adapter_parameters(LLAMA3_8B, lora)
+    assert gpu_bytes(LLAMA3_8B, replace(sharded, lora=lora)) == weights + updates + CUDA_CONTEXT
+    alone = replace(sharded, ranks=1, sharding="none")
+    assert gpu_bytes(LLAMA3_8B, alone) == gpu_memory(LLAMA3_8B, alone).total + CUDA_CONTEXT
+    # The paper's runs load in host memory.
+    paper = replace(sharded, sharding="zero3", cpu_offload=True, pure_bf16=True)
+    held = FITTED.held * LLAMA3_8B.parameters
+    assert gpu_bytes(LLAMA3_8B, paper) == gpu_memory(LLAMA3_8B, paper).total + held + CUDA_CONTEXT
+    assert gpu_bytes(LLAMA3_8B, paper) < weights + CUDA_CONTEXT
 
 
 def test_options_for_activations_save_in_their_order():
@@ -175,3 +205,5 @@ def test_a_setup_is_what_the_recipe_launches():
     assert setup.micro_batches == 16  # of 96 sequences, 2 x 3 at a time
     assert (setup.sharding, setup.cpu_offload, setup.checkpointing) == ("fsdp2", True, "offload")
     assert (setup.mlp_tile, setup.loss_chunk, setup.width, setup.weight_width) == (7, 9, 4, 4)
+    deepspeed = Setup.of(LaunchSection(sharding="zero3"), TrainingSection(learning_rate=1e-4, precision="bf16"), 101)
+    assert (deepspeed.pure_bf16, deepspeed.weight_width) == (False, 4)  # autocast over fp32 weights

@@ -110,14 +110,15 @@ def test_seconds_grow_with_what_is_asked_for():
     shared = replace(two, parallel="ring", sequence_ranks=2, micro_batches=96)
     assert seconds(shared) > seconds(two)
     short = Setup(128, checkpointing="full", sharding="zero3", cpu_offload=True)
-    host_link = 9600 * 2 * 2 * LLAMA3_8B.parameters / A800.host_link  # bf16 weights twice for each short sequence
+    host_link = 9600 * 2 * 4 * LLAMA3_8B.parameters / A800.host_link  # fp32 weights twice for each short sequence
     assert seconds(short) == pytest.approx(host_link)
 
 
 def test_bytes_from_host_memory_by_hand():
-    """bf16 weights twice over all ranks; the inputs of 32 layers, 4096 wide, in fp32."""
+    """Weights twice over all ranks, in fp32; the inputs of 32 layers, 4096 wide, in fp32."""
     deepspeed = Setup(2048, ranks=4, sharding="zero3", cpu_offload=True)
-    assert host_bytes_per_pass(LLAMA3_8B, deepspeed) == 2 * 2 * LLAMA3_8B.parameters / 4
+    assert host_bytes_per_pass(LLAMA3_8B, deepspeed) == 2 * 4 * LLAMA3_8B.parameters / 4
+    assert host_bytes_per_pass(LLAMA3_8B, replace(deepspeed, pure_bf16=True)) == 2 * 2 * LLAMA3_8B.parameters / 4
     away = Setup(2048, micro_batch=3, checkpointing="offload")
     assert host_bytes_per_pass(LLAMA3_8B, away) == 32 * 3 * 2048 * 4096 * 4
     assert host_bytes_per_pass(LLAMA3_8B, Setup(2048)) == 0
@@ -131,9 +132,15 @@ def test_bytes_between_ranks_by_hand():
     assert network_bytes_per_pass(LLAMA3_8B, heads) == 32 * 1024 * 2 * (4096 + 1024) * 2 / 2 * 2
     again = replace(heads, checkpointing="full")
     assert network_bytes_per_pass(LLAMA3_8B, again) == 1.5 * network_bytes_per_pass(LLAMA3_8B, heads)
+    # Of ring attention `selective` saves what was exchanged; the all-to-all of heads is made again.
+    selective = replace(heads, checkpointing="selective")
+    assert network_bytes_per_pass(LLAMA3_8B, selective) == network_bytes_per_pass(LLAMA3_8B, again)
+    saved, full = (replace(ring, checkpointing=option) for option in ("selective", "full"))
+    assert network_bytes_per_pass(LLAMA3_8B, saved) == network_bytes_per_pass(LLAMA3_8B, ring)
+    assert network_bytes_per_pass(LLAMA3_8B, full) == 4 / 3 * network_bytes_per_pass(LLAMA3_8B, ring)
     sharded = Setup(2048, ranks=4, sharding="fsdp2")  # fp32 weights twice, three quarters, and gradients each time
     assert network_bytes_per_pass(LLAMA3_8B, sharded) == 3 * 4 * LLAMA3_8B.parameters * 3 / 4
     assert network_bytes_per_step(LLAMA3_8B, sharded) == 0
-    deepspeed = replace(sharded, sharding="zero3")  # the same in bf16
-    assert network_bytes_per_pass(LLAMA3_8B, deepspeed) == 3 * 2 * LLAMA3_8B.parameters * 3 / 4
+    deepspeed = replace(sharded, sharding="zero3")  # the same
+    assert network_bytes_per_pass(LLAMA3_8B, deepspeed) == 3 * 4 * LLAMA3_8B.parameters * 3 / 4
     assert network_bytes_per_step(LLAMA3_8B, deepspeed) == 0

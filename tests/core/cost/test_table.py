@@ -60,6 +60,7 @@ def test_the_paper_s_run_by_hand():
     assert cells(printed, "tokens") == ["239.6 M"]  # 104 steps of 96 sequences of 24,000
     assert cells(printed, "training checkpoint") == ["96 GB"]
     assert cells(printed, "output") == ["32 GB"]
+    assert cells(printed, "memory per GPU") == ["33 GB"]  # as much as loading takes, and the context
     assert cells(printed, "hours on A100/A800") == ["26"]
     assert cells(printed, "hours on H100") == ["16"]
 

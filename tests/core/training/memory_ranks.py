@@ -15,7 +15,7 @@ import torch.distributed as dist
 from memory_models import LAYERS, OPTIONS, batch, loss_and_gradients, tiny
 from torch.distributed.tensor import DTensor
 
-from longrecipe_core.attention import attach, ops, shard_sequence
+from longrecipe_core.attention import attach, shard_sequence
 from longrecipe_core.recipe import LaunchSection, LoraSection, TrainingSection
 from longrecipe_core.training.activation_checkpointing import checkpoint_activations
 from longrecipe_core.training.checkpoint_tensors import training_tensors
@@ -96,19 +96,21 @@ def sequence_parallel(rank, mode, option):
     return worst({name: p.grad for name, p in model.named_parameters()}, expected)
 
 
-def attention_runs(rank, mode, option):
-    """How often the attention's forward of a layer runs, its communication with it."""
-    name = {"ulysses": "block_forward", "ring": "ring_forward", "dist-flash": "dist_flash_forward"}[mode]
-    kernel, calls = getattr(ops, name), []
+def messages(rank, mode, option):
+    """Per layer, how often this rank exchanges with others in forward, and in all with backward."""
+    name = "all_to_all_single" if mode == "ulysses" else "batch_isend_irecv"
+    exchange, calls = getattr(dist, name), []
     model = with_options(option)
     module = SummedLoss(model, 16)
     attach(model, mode)
-    setattr(ops, name, lambda *args: calls.append(0) or kernel(*args))
+    setattr(dist, name, lambda *args, **options: calls.append(0) or exchange(*args, **options))
     try:
-        module(*(shard_sequence(part, mode) for part in batch())).backward()
+        loss = module(*(shard_sequence(part, mode) for part in batch()))
+        forward = len(calls)
+        loss.backward()
     finally:
-        setattr(ops, name, kernel)
-    return len(calls) / LAYERS
+        setattr(dist, name, exchange)
+    return forward / LAYERS, len(calls) / LAYERS
 
 
 def lora_under_fsdp(rank, option):
@@ -143,7 +145,7 @@ CASES = {
     **{f"{mode}, {option}": (sequence_parallel, mode, option) for mode in MODES for option in OPTIONS},
     **{f"lora, {option}": (lora_under_fsdp, option) for option in OPTIONS},
 }
-RUNS = {
+MESSAGES = {
     **{f"{mode}, {option}": (mode, option) for mode in MODES for option in OPTIONS},
 }
 
@@ -154,7 +156,7 @@ def rank_main(rank, port, answer):
     dist.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=timedelta(seconds=120))
     found = {
         "gradients": {name: work(rank, *rest) for name, (work, *rest) in CASES.items()},
-        "runs": {name: attention_runs(rank, *rest) for name, rest in RUNS.items()},
+        "messages": {name: messages(rank, *rest) for name, rest in MESSAGES.items()},
     }
     Path(f"{answer}.{rank}").write_text(json.dumps(found))
     dist.barrier()
