@@ -68,10 +68,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the flow; the last line on stdout is one JSON object."""
+    from longrecipe_core.cost.heads import check_known_heads
     from longrecipe_core.recipe import Recipe, check_inputs
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
     check_inputs(recipe)
+    check_known_heads(recipe)
 
     from flows.extend_context import extend_context
     from longrecipe_core.artifacts import ArtifactStore
@@ -89,10 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print one line per stage, and what the trainings cost."""
+    from longrecipe_core.cost.heads import check_known_heads
     from longrecipe_core.recipe import Recipe, check_inputs
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
     check_inputs(recipe)
+    check_known_heads(recipe)
 
     from flows.plan import print_plan
     from longrecipe_core.artifacts import ArtifactStore

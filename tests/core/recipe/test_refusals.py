@@ -33,10 +33,15 @@ def longrecipe(tmp_path_factory):
         (["recipes/nowhere.yaml"], "recipes/nowhere.yaml"),
         (["recipes/tiny-cpu.yaml", "--set", "extend.lr=5e-5"], "extend.lr: unknown key"),
         (["recipes/tiny-cpu.yaml", "--set", "corpus.sources.0.path=/nowhere/x"], "corpus.sources.0.path"),
+        (
+            ["recipes/qwen2-7b-80k.yaml", "--set", "launch={processes: 8, parallel: ulysses}"],
+            "launch.parallel ulysses: 8 ranks can't split the 28 query heads of Qwen/Qwen2-7B",
+        ),
     ],
 )
-def test_a_bad_recipe_ends_with_2_before_anything_heavy_is_imported(longrecipe, tmp_path, arguments, fragment):
-    done = longrecipe("run", *arguments, "--store", str(tmp_path / "store"))
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_bad_recipe_ends_with_2_before_anything_heavy_is_imported(longrecipe, tmp_path, command, arguments, fragment):
+    done = longrecipe(command, *arguments, "--store", str(tmp_path / "store"))
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
