@@ -42,6 +42,7 @@ def check_inputs(recipe: Recipe) -> None:
             check(recipe.launch)
         except RecipeError as error:
             problems.append(str(error))
+    problems += _missing_peft(recipe)
     if problems:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
 
@@ -64,6 +65,17 @@ def check_sharding(launch: LaunchSection) -> None:
     """Raise RecipeError where what shards the model is not installed."""
     if launch.sharding == "zero3" and importlib.util.find_spec("deepspeed") is None:
         raise RecipeError("launch.sharding: zero3 needs deepspeed: pip install '.[deepspeed]', or choose fsdp2")
+
+
+def _missing_peft(recipe: Recipe) -> Iterator[str]:
+    trainings = {
+        "extend": recipe.extend,
+        "anneal": recipe.anneal,
+        "score.warmup": recipe.score.warmup if recipe.score else None,
+    }
+    adapted = [f"{name}.lora" for name, training in trainings.items() if training and training.lora]
+    if adapted and importlib.util.find_spec("peft") is None:
+        yield f"{', '.join(adapted)}: peft is not installed; pip install '.[lora]'"
 
 
 def _missing_sources(recipe: Recipe) -> Iterator[str]:

@@ -97,6 +97,8 @@ class Recipe(Section):
         if self.score is not None and self.score.warmup is not None:
             stages.append(("score.warmup", self.score.warmup))
         for name, training in stages:
+            if training.lora is not None and self.launch.sharding == "zero3":
+                raise ValueError(f"{name}.lora has never run with launch.sharding zero3; allowed with it: none, fsdp2")
             if training.global_batch % replicas:
                 raise ValueError(
                     f"{name}.global_batch {training.global_batch} is not a multiple of {replicas}, the sequences "

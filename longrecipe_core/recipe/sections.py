@@ -217,7 +217,6 @@ class LoraSection(Section):
 
     rank: int = Field(8, ge=1, description="of the updates; at most that of the weights")
     alpha: float = Field(16, gt=0, description="the updates are scaled by alpha / rank")
-    dropout: float = Field(0, ge=0, lt=1, description="share of a layer's input that its update doesn't see")
     targets: Literal["attention", "all-linear"] = Field(
         "attention", description="linear layers that get updates: those in attention, or those in the MLPs too"
     )
@@ -240,7 +239,9 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="bf16 is autocast over fp32 master weights and optimizer state"
     )
-    lora: LoraSection | None = Field(None, description="train low-rank updates; all weights when not given")
+    lora: LoraSection | None = Field(
+        None, description="train low-rank updates; all weights when not given; not for the base"
+    )
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:
@@ -313,6 +314,8 @@ class BaseSection(Section):
             )
         if self.query_heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide query_heads {self.query_heads}")
+        if self.training.lora is not None:
+            raise ValueError("training.lora would freeze the random weights that the base starts from; allowed: null")
         return self
 
 

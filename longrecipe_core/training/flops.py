@@ -10,16 +10,20 @@ from longrecipe_core.cost.gpus import PEAK_BF16
 def training_flops(model: Any, tokens: int, length: int) -> float:
     """FLOPs of forward and backward over `tokens` tokens in sequences of `length`; recomputation is not counted.
 
-    6 per parameter and token in matrix products, the embedding look-up aside, and 6 * hidden * length per layer and
-    token for causal attention, half of the square.
+    6 per parameter and token in matrix products, 4 where it is frozen and has no gradient of its own, the embedding
+    look-up aside; and 6 * hidden * length per layer and token for causal attention, half of the square.
     """
     config = model.config.get_text_config()
     embedding = model.get_input_embeddings().weight
-    parameters = sum(_size(parameter) for parameter in model.parameters())
+    products = sum(_flops(parameter) for parameter in model.parameters())
     # A tied embedding is counted once and used once, as the head; an untied one is used for look-up only.
-    looked_up = 0 if config.tie_word_embeddings else _size(embedding)
+    looked_up = 0 if config.tie_word_embeddings else _flops(embedding)
     attention = 6 * config.num_hidden_layers * config.hidden_size * length
-    return float(tokens * (6 * (parameters - looked_up) + attention))
+    return float(tokens * (products - looked_up + attention))
+
+
+def _flops(parameter: Any) -> int:
+    return (6 if parameter.requires_grad else 4) * _size(parameter)
 
 
 def _size(parameter: Any) -> int:

@@ -27,16 +27,23 @@ def add_lora(model: Any, lora: LoraSection, *, seed: int, stage: str) -> None:
         stage: Name of the stage, so that two don't draw alike.
 
     Raises:
-        TrainingError: peft isn't installed, or the model has no linear layer of the kind asked for.
+        TrainingError: peft isn't installed, the model has no linear layer of the kind asked for, or one of them is too
+            small for the rank.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise TrainingError(f"{stage}.lora needs the package peft: pip install 'longrecipe[lora]'") from error
+        raise TrainingError(f"{stage}.lora needs the package peft: pip install '.[lora]'") from error
     targets = _targets(model, lora.targets)
     if not targets:
         raise TrainingError(f"{stage}.lora.targets {lora.targets}: {type(model).__name__} has no such linear layer")
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    smallest = min(targets, key=lambda name: min(model.get_submodule(name).weight.shape))
+    side = min(model.get_submodule(smallest).weight.shape)
+    if lora.rank > side:
+        raise TrainingError(
+            f"{stage}.lora.rank {lora.rank} is above the smaller side of {smallest}.weight; allowed: 1..{side}"
+        )
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "lora", stage).integers(2**63)))
         inject_adapter_in_model(config, model, _ADAPTER)

@@ -80,3 +80,4 @@ def test_lora_computes_no_gradient_of_frozen_weights(targets, tied):
     linear, attention = counted(model)
     told = LENGTH * training_flops_per_token(shape, Setup(LENGTH, lora=lora))
     assert linear + attention / 2 == pytest.approx(told, rel=0.02)
+    assert linear + attention / 2 == pytest.approx(training_flops(model, LENGTH, LENGTH), rel=0.02)

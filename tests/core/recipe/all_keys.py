@@ -20,8 +20,7 @@ base:
   rope_theta: 10000.0
   training:
     {learning_rate: 3e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
-     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
-     lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
+     betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32, lora: null}
 context: {target_length: 1024, train_length: 300, window: 256}
 rope: {type: ntk, theta: null, factor: 4.0}
 corpus:
@@ -45,7 +44,7 @@ score:
   warmup:
     {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
      betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
-     lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
+     lora: {rank: 8, alpha: 16.0, targets: attention, train_embeddings_and_norms: true}}
   documents: 8
   length: 256
   short_length: null
@@ -57,7 +56,7 @@ index: {samples: 100}
 extend:
   {learning_rate: 1e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
    betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
-   lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
+   lora: {rank: 8, alpha: 16.0, targets: attention, train_embeddings_and_norms: true}}
 replay:
   sources:
     - {path: SECRET-replay, format: jsonl, subset: one, split: train, revision: SECRET-r3, text_column: text,
@@ -72,7 +71,7 @@ replay:
 anneal:
   {learning_rate: 1e-4, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
    betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32,
-   lora: {rank: 8, alpha: 16.0, dropout: 0.0, targets: attention, train_embeddings_and_norms: true}}
+   lora: {rank: 8, alpha: 16.0, targets: attention, train_embeddings_and_norms: true}}
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
   {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}

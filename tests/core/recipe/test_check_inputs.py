@@ -91,6 +91,15 @@ def test_an_engine_that_is_not_there_is_one_line(present, monkeypatch):
     assert line.endswith("allowed: processes, ray")
     check_inputs(Recipe.parse(BASE, [*present, "launch.engine=processes"]))
     monkeypatch.setenv("LONGRECIPE_ENGINE", "ray")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "prefect_ray" else name)
     (line,) = problems(present)
     assert "launch.engine: ray is not installed" in line
+
+
+def test_lora_without_peft_is_one_line(present, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "peft" else name)
+    (line,) = problems(present)
+    assert line.endswith("extend.lora, anneal.lora, score.warmup.lora: peft is not installed; pip install '.[lora]'")
+    (line,) = problems(present, "extend.lora=null", "score.warmup.lora=null")
+    assert ": anneal.lora: peft" in line
+    check_inputs(Recipe.parse(BASE, [*present, *(f"{s}.lora=null" for s in ("extend", "anneal", "score.warmup"))]))

@@ -277,6 +277,12 @@ MISTAKES = {
     "unknown parallel mode": (["launch.parallel=rign"], ["launch.parallel: 'rign'", "dist-flash"]),
     "machines and processes": (["launch={processes: 3, machines: 2}"], ["machines 2", "processes 3"]),
     "offload of nothing": (["launch.cpu_offload=true"], ["cpu_offload", "fsdp2 or zero3"]),
+    "random weights frozen": (["base.training.lora={rank: 4}"], ["base", "training.lora", "allowed: null"]),
+    "low-rank updates under DeepSpeed": (
+        ["launch={processes: 2, sharding: zero3}"],
+        ["extend.lora", "zero3", "allowed with it: none, fsdp2"],
+    ),
+    "dropout of low-rank updates": (["extend.lora.dropout=0.1"], ["extend.lora.dropout: unknown key"]),
     "packed samples apart in a ring": (
         ["launch={processes: 2, parallel: ring}", "replay.attention_across_samples=false"],
         ["attention_across_samples false", "ring", "local, ulysses"],

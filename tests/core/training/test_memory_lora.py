@@ -150,6 +150,18 @@ def test_without_lora_weights_and_model_stay(tmp_path):
     assert all(merge_lora(model, weights)[name] is weights[name] for name in weights)
 
 
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+def test_a_rank_above_that_of_the_weights_is_refused(tmp_path, targets):
+    side = HIDDEN // 2  # keys and values have half as many heads as queries
+    build_model(make_job(tmp_path, lora=LoraSection(rank=side, targets=targets)))
+    with pytest.raises(TrainingError) as error:
+        build_model(make_job(tmp_path, lora=LoraSection(rank=side + 1, targets=targets)))
+    assert str(error.value) == (
+        f"extend.lora.rank {side + 1} is above the smaller side of model.layers.0.self_attn.k_proj.weight; "
+        f"allowed: 1..{side}"
+    )
+
+
 def test_a_model_without_such_layers_is_refused(tmp_path, monkeypatch):
     job = make_job(tmp_path, lora=LoraSection())
     monkeypatch.setattr("longrecipe_core.training.lora._targets", lambda model, kind: [])
