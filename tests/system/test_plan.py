@@ -43,7 +43,7 @@ def test_costs_are_told_though_the_hub_is_out_of_reach(environment):
     assert done.stderr.startswith("longrecipe: ")
     assert len(done.stderr.splitlines()) == 1
     assert "hours on H100" in done.stdout
-    assert "do not fit a card of 80 GB" in done.stdout
+    assert "memory per GPU" in done.stdout
 
 
 def test_a_model_of_unknown_shape_is_one_line_and_no_failure(environment, tmp_path):
