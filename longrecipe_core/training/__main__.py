@@ -1,5 +1,6 @@
 """`python -m longrecipe_core.training job.json`, started on every rank by `accelerate launch`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,4 +16,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is on disk. The interpreter's own end would tear down gloo's threads, which now and then hang or abort the
+    # process (torch 2.13), and a job that is done would be taken for one that was killed.
+    os._exit(code)

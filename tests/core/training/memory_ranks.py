@@ -56,7 +56,8 @@ def wrapped(model, sharding):
         output=here,
         logs=here,
     )
-    return wrap(SummedLoss(model, 16), job, SimpleNamespace(device=torch.device("cpu"), num_processes=WORLD))
+    module, _, _ = wrap(SummedLoss(model, 16), job, SimpleNamespace(device=torch.device("cpu"), num_processes=WORLD))
+    return module
 
 
 def worst(gradients, expected):
@@ -66,7 +67,7 @@ def worst(gradients, expected):
 
 
 def data_parallel(rank, sharding, option):
-    """Each rank its own samples, the gradients' mean on all; two micro-batches, of which the last synchronises."""
+    """Each rank its own samples, the gradients' mean on all; two micro-batches, of which DDP synchronises the last."""
     expected = [loss_and_gradients(tiny("llama"), *batch(seed=seed))[1] for seed in range(2 * WORLD)]
     model = with_options(option)
     module = wrapped(model, sharding)
@@ -75,8 +76,6 @@ def data_parallel(rank, sharding, option):
             with module.no_sync():
                 module(*batch(seed=2 * rank)).backward()
             continue
-        if sharding != "ddp":
-            module.set_requires_gradient_sync(micro == 1)
         module(*batch(seed=2 * rank + micro)).backward()
     gradients = {
         name: p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad for name, p in model.named_parameters()
@@ -127,7 +126,7 @@ def lora_under_fsdp(rank, option):
             optimizer.step()
             optimizer.zero_grad()
         names = sorted(training_tensors(part, optimizer))
-        results.append((names, full_weights(part)))
+        results.append((names, full_weights(summed_loss, part)))
     (names, plain), (sharded_names, sharded) = results
     if names != sharded_names or any("module" in name or "wrapped" in name for name in names):
         return f"names in checkpoints: {sharded_names}"
