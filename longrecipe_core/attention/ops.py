@@ -60,7 +60,7 @@ def causal_attention(
     Returns:
         As `query`.
     """
-    query, key, value = (part.contiguous() for part in _in_autocast_type(query, key, value))
+    query, key, value = _in_autocast_type(query, key, value)  # of any strides
     out: torch.Tensor
     if parallel == "local" or group is None or dist.get_world_size(group) == 1:
         out, _ = causal_attention_op(query, key, value, scale)
