@@ -31,7 +31,7 @@ def measure(report: Report) -> None:
     prose.CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=prose.CACHE) as scratch:
         job = prepare(Path(scratch))
-        launch_training(job, processes=1, cuda=False, log=lambda line: None)
+        launch_training(job, cuda=False, log=lambda line: None)
         rows = read_metrics(Path(scratch) / "logs" / "metrics.jsonl")
     seconds, waits = ([row[key] for row in rows] for key in ("seconds", "data_wait"))
     detail = {"steps": STEPS, "step_seconds": seconds, "wait_seconds": waits}

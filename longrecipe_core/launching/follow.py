@@ -46,7 +46,7 @@ class Follower:
             watch = threading.Thread(target=self._stop_with_attempt, args=(over, stop), daemon=True)
             watch.start()
             try:
-                run_machine(self._job, launch, machine, processes=None, cuda=self._cuda, log=self._log, stop=stop)
+                run_machine(self._job, launch, machine, cuda=self._cuda, log=self._log, stop=stop)
             except LaunchError as error:
                 self._log(str(error))
                 if not stop.is_set():

@@ -22,17 +22,14 @@ Log = Callable[[str], None]
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def launch_training(
-    job: Path, *, processes: int | None = None, cuda: bool, log: Log, stop: threading.Event | None = None
-) -> None:
+def launch_training(job: Path, *, cuda: bool, log: Log, stop: threading.Event | None = None) -> None:
     """Run `python -m longrecipe_core.training JOB` on the ranks that the job asks for and wait for it.
 
     With `launch.machines` above 1 this is the main machine, and the others run `python -m longrecipe_core.launching`.
 
     Args:
         job: The job's JSON file; what the launcher needs and writes goes beside it, into `JOB.launch`.
-        processes: Ranks over all machines, one per GPU with `cuda`; `launch.processes` of the job when not given.
-        cuda: Whether the ranks use GPUs; gloo on CPU otherwise.
+        cuda: Whether the ranks use GPUs, one each; gloo on CPU otherwise.
         log: Called with each line that the job prints.
         stop: When it is set, the job is ended.
 
@@ -49,10 +46,10 @@ def launch_training(
             f"`python -m longrecipe_core.launching {job}`"
         )
     if launch.machines == 1:
-        run_machine(job, launch, machine, processes=processes, cuda=cuda, log=log, stop=stop)
+        run_machine(job, launch, machine, cuda=cuda, log=log, stop=stop)
         return
     with Leader(launch_directory(job), launch.machines, launch.preemption_grace, stop) as leader:
-        run_machine(job, launch, machine, processes=processes, cuda=cuda, log=log, stop=leader.stop)
+        run_machine(job, launch, machine, cuda=cuda, log=log, stop=leader.stop)
 
 
 def run_machine(
@@ -60,13 +57,12 @@ def run_machine(
     launch: LaunchSection,
     machine: Machine,
     *,
-    processes: int | None,
     cuda: bool,
     log: Log,
     stop: threading.Event | None,
 ) -> None:
     """One machine's part of a launch: its launcher and its ranks; see `launch_training`."""
-    world = processes or launch.processes
+    world = launch.processes
     here = world // machine.machines
     ranks = range(machine.rank * here, (machine.rank + 1) * here)
     directory = launch_directory(job) / f"machine-{machine.rank}"
@@ -84,10 +80,8 @@ def run_machine(
         *("--tee", "3", "--log_dir", str(directory / "ranks")),
         *("--module", "longrecipe_core.training", str(job)),
     ]
-    # cuBLAS is deterministic only with a workspace of fixed size.
     environment = {
         **QUIET,
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": RANK_PREFIX,
     }
     if not cuda:

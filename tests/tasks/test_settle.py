@@ -256,6 +256,20 @@ def test_what_a_job_saved_at_its_very_end_is_stored(training, how):
     assert state.steps() == [4]
 
 
+def test_a_staging_directory_that_can_not_be_removed_fails_no_committed_stage(run, tmp_path, caplog):
+    def make(work):
+        (work.output / "data.txt").write_text("made")
+        staging = work.output.parent
+        staging.rename(tmp_path / "elsewhere")
+        staging.symlink_to(tmp_path / "elsewhere")  # rmtree refuses it, also for root
+        return {}
+
+    caplog.set_level("INFO", "longrecipe")
+    assert settle(run, "merge", INPUTS, make).status == "ran"
+    assert "could not be removed" in caplog.text
+    assert settle(run, "merge", INPUTS, make).status == "hit"
+
+
 def test_a_source_that_changes_while_it_is_read_commits_nothing(run, tmp_path):
     documents = tmp_path / "documents"
     documents.mkdir()
