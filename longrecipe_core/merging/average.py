@@ -5,6 +5,7 @@ memory, and would grow to the size of whole shards.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -16,6 +17,8 @@ from longrecipe_core.modeling.weights import StoredTensor
 
 # Numbers per piece: 1 MiB in fp32, so that a piece stays in the processor's cache between its steps.
 PIECE = 2**18
+# Bytes that are read at a time: enough for a disk to be at its best, little enough to have two for each source.
+BLOCK = 2**23
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -28,12 +31,19 @@ ITEM_BYTES |= {name: dtype.itemsize for name, dtype in FLOATS.items()}
 
 
 class TensorReader:
-    """Reads pieces of stored tensors into one reused buffer; keeps at most one file open."""
+    """Reads pieces of stored tensors, in rising order, out of blocks; the next block is read while one is used.
+
+    Two buffers of a block each, used again and again; at most one file is open.
+    """
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._file: BinaryIO | None = None
-        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._buffers = [torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)]
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="merge-reader")
+        self._tensor: StoredTensor | None = None
+        self._begin, self._block = 0, self._buffers[0]  # the block in use, and where in the tensor it begins
+        self._coming: Future[torch.Tensor] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -41,20 +51,46 @@ class TensorReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ahead.shutdown()
         if self._file is not None:
             self._file.close()
 
     def read(self, tensor: StoredTensor, offset: int, size: int) -> torch.Tensor:
         """`size` bytes from byte `offset` of the tensor, as uint8 [size]; valid until the next read."""
-        if self._path != tensor.file:
+        if tensor != self._tensor or not self._begin <= offset <= offset + size <= self._begin + len(self._block):
+            self._next_block(tensor, offset, size)
+        return self._block[offset - self._begin : offset - self._begin + size]
+
+    def _next_block(self, tensor: StoredTensor, offset: int, size: int) -> None:
+        """Make the block that begins at `offset` the one in use: whole pieces of `size`, so that none is cut."""
+        length = max(1, BLOCK // size) * size if size else 0
+        end = self._begin + len(self._block)
+        if tensor == self._tensor and self._coming is not None and offset == end:
+            self._block = self._coming.result()
+        else:
+            if self._coming is not None:
+                self._coming.result()  # it may be reading into the buffer that is needed now
+            self._open(tensor.file)
+            self._block = self._load(tensor, offset, min(length, tensor.size - offset))
+        self._tensor, self._begin, self._coming = tensor, offset, None
+        end = offset + len(self._block)
+        if end < tensor.size:
+            self._coming = self._ahead.submit(self._load, tensor, end, min(length, tensor.size - end))
+
+    def _open(self, path: Path) -> None:
+        if self._path != path:
             if self._file is not None:
                 self._file.close()
-            self._file, self._path = tensor.file.open("rb", buffering=0), tensor.file
+            self._file, self._path = path.open("rb", buffering=0), path
+
+    def _load(self, tensor: StoredTensor, offset: int, size: int) -> torch.Tensor:
+        """Into the buffer that is not in use."""
+        self._buffers.reverse()
+        if len(self._buffers[0]) < size:
+            self._buffers[0] = torch.empty(size, dtype=torch.uint8)
+        block = self._buffers[0][:size]
+        view = block.numpy().data
         assert self._file is not None
-        if len(self._buffer) < size:
-            self._buffer = torch.empty(size, dtype=torch.uint8)
-        piece = self._buffer[:size]
-        view = piece.numpy().data
         self._file.seek(tensor.start + offset)
         done = 0
         while done < size:
@@ -62,7 +98,7 @@ class TensorReader:
             if not count:
                 raise MergeError(f"{tensor.file}: ends inside tensor {tensor.name}")
             done += count
-        return piece
+        return block
 
 
 def average_pieces(

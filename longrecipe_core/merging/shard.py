@@ -6,7 +6,9 @@ shapes and types to begin with: 8 bytes of header length, a JSON header, then th
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from longrecipe_core.merging.average import ITEM_BYTES
 from longrecipe_core.modeling.weights import LENGTH_BYTES
 
 ALIGNMENT = 8
+FLUSHED = 2**25
+"""Bytes after which the disk is told to write what the page cache has of a file."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,21 @@ def write_shard(path: Path, tensors: Iterable[PlannedTensor], pieces: Callable[[
     name. Raises MergeError where the pieces don't fill a tensor.
     """
     ordered = sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor.dtype], tensor.name))
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="merge-writer") as writer:
         file.write(_header(ordered))
+        flushed = 0
+        flush: Future[object] = writer.submit(int)
         for tensor in ordered:
-            written = sum(file.write(piece.numpy().data) for piece in pieces(tensor.name))
+            written = 0
+            for piece in pieces(tensor.name):
+                written += file.write(piece.numpy().data)
+                if file.tell() - flushed >= FLUSHED and flush.done():
+                    # The disk writes while the rest is computed, and whoever wants the file to be safe waits little.
+                    flush.result()
+                    flushed, flush = file.tell(), writer.submit(os.fdatasync, file.fileno())
             if written != tensor.size:
                 raise MergeError(f"tensor {tensor.name}: {written} bytes to write, {tensor.size} planned")
+        flush.result()
 
 
 def _header(ordered: Iterable[PlannedTensor]) -> bytes:

@@ -31,6 +31,7 @@ def one_thread():
 def small_pieces(monkeypatch):
     """Every tensor but the smallest takes several pieces, the last one not full."""
     monkeypatch.setattr(average, "PIECE", 1000)
+    monkeypatch.setattr(average, "BLOCK", 9000)  # a few pieces each, and more than one for a tensor
 
 
 def weights_of(seed, dtype=torch.float32, **more):
