@@ -14,6 +14,8 @@ from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.launching.processes import job_processes
 from longrecipe_core.launching.supervised import run_supervised, without_credentials
 
+SUPERVISOR = "longrecipe_core.launching.supervisor"
+
 
 def test_credentials_do_not_reach_a_job():
     environment = {
@@ -83,9 +85,7 @@ def test_a_job_goes_with_its_parent_also_what_left_its_session(tmp_path, how):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_job_does_not_outlive_its_supervisor(how):
     def kill_supervisor(line):
-        (supervisor,) = [
-            child for child in psutil.Process().children() if "longrecipe_core.launching.supervisor" in child.cmdline()
-        ]
+        (supervisor,) = [child for child in psutil.Process().children() if SUPERVISOR in child.cmdline()]
         supervisor.send_signal(how)
 
     with pytest.raises(JobKilledError, match="was killed by SIG"):
@@ -165,8 +165,8 @@ def test_a_job_that_ended_well_although_told_is_done():
 
     def tell(line):
         lines.append(line)
-        if line == "started":
-            (supervisor,) = psutil.Process().children()
+        if line == "started":  # of this process, that libraries may have given other children
+            (supervisor,) = [child for child in psutil.Process().children() if SUPERVISOR in child.cmdline()]
             supervisor.terminate()
 
     run_supervised("job", [sys.executable, "-c", code], tell, grace=60)
