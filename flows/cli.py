@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from longrecipe_core.artifacts import ArtifactStore
 
     store = ArtifactStore(arguments.store)
-    summary = extend_context(recipe, store.root)
+    summary = extend_context(recipe=arguments.recipe, overrides=arguments.set, store=store.root)
     report = store.fetch(summary.outcomes[-1].ref)
     print((report / "evaluation.txt").read_text())
     print(f"report  {report / 'report.html'}")

@@ -2,8 +2,9 @@
 
 from prefect import flow
 
+from flows.parameters import recipe_parameters
+from flows.recorded import recorded
 from flows.summary import RunSummary
-from longrecipe_core.recipe import Recipe
 from tasks.corpus import replay, tokenize
 from tasks.evaluation import evaluate, report
 from tasks.index import index
@@ -14,11 +15,18 @@ from tasks.score import score
 from tasks.training import anneal, base, extend, warmup
 
 
-@flow(name="extend-context", flow_run_name="{recipe.name}")
-def extend_context(recipe: Recipe, store: str = "artifacts") -> RunSummary:
+@flow(name="extend-context")
+@recipe_parameters
+def extend_context(run: Run) -> RunSummary:
     """Extend a model's context window (arXiv 2409.00509); every stage is skipped whose result is in the store."""
-    run = Run(recipe=recipe, store=store)
-    summary = RunSummary()
+    with recorded(run, "extend-context") as summary:
+        run_recipe(run, summary)
+    return summary
+
+
+def run_recipe(run: Run, summary: RunSummary) -> None:
+    """All stages of the recipe, in order."""
+    recipe = run.recipe
 
     # What comes from outside, known by content: documents, replay data, a pretrained model.
     outside = inputs(run)
@@ -43,4 +51,3 @@ def extend_context(recipe: Recipe, store: str = "artifacts") -> RunSummary:
     # Does it work?
     measured = summary.add(evaluate(run, start, tokens, extended, annealed, merged))
     summary.add(report(run, measured, merged, samples, scores))
-    return summary

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
@@ -23,12 +23,19 @@ Log = Callable[[str], None]
 
 
 class Run(BaseModel):
-    """What every task is told: the recipe and where the artifacts are."""
+    """What every task is told: the recipe, where the artifacts are, and how to go on from those that are there.
+
+    `start_from` is the first stage that may be computed, `force` those that are made again although they are in the
+    store, `adopt` says of stages which checkpoint is taken as their result.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
     store: str
+    start_from: str | None = None
+    force: tuple[str, ...] = ()
+    adopt: dict[str, str] = Field(default_factory=dict)
 
     def open_store(self) -> ArtifactStore:
         """The artifact store."""

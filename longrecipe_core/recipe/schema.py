@@ -1,7 +1,7 @@
 """The one recipe: sections in, checked combinations out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,18 +181,27 @@ class Recipe(Section):
         Raises:
             RecipeError: one line per problem, each naming the key and what is allowed.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe {path}: can't be read: {error}") from error
-        return cls.parse(text, overrides, origin=str(path))
+        return cls._of_tree(_read_file(path), overrides, str(path))
+
+    @classmethod
+    def assemble(cls, path: str | Path | None, groups: Mapping[str, Any], overrides: Iterable[str] = ()) -> Self:
+        """As `load`; values of `groups` (sections, or plain values) replace those of the file, if there is one.
+
+        Raises:
+            RecipeError: As `load`.
+        """
+        given = {name: value.model_dump() if isinstance(value, Section) else value for name, value in groups.items()}
+        if path is None:
+            return cls._of_tree(given, overrides, "from the parameters")
+        return cls._of_tree(_read_file(path) | given, overrides, str(path))
 
     @classmethod
     def parse(cls, text: str, overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
         """As `load`, from YAML text; `origin` names it in messages."""
-        tree = _read_yaml(text, f"recipe {origin}:")
-        if not isinstance(tree, dict):
-            raise RecipeError(f"recipe {origin}: must hold keys and values, found {type(tree).__name__}")
+        return cls._of_tree(_read_tree(text, origin), overrides, origin)
+
+    @classmethod
+    def _of_tree(cls, tree: dict[str, Any], overrides: Iterable[str], origin: str) -> Self:
         for override in overrides:
             _apply(tree, override)
         try:
@@ -236,6 +245,21 @@ RecipeDumper.add_representer(str, RecipeDumper.represent_str)
 _EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 for _side in (RecipeLoader, RecipeDumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+def _read_file(path: str | Path) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: can't be read: {error}") from error
+    return _read_tree(text, str(path))
+
+
+def _read_tree(text: str, origin: str) -> dict[str, Any]:
+    tree = _read_yaml(text, f"recipe {origin}:")
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {origin}: must hold keys and values, found {type(tree).__name__}")
+    return tree
 
 
 def _read_yaml(text: str, origin: str) -> Any:

@@ -72,9 +72,10 @@ def recipe_file(tmp_path_factory) -> Path:
 def first_run(prefect_api, recipe_file, tmp_path_factory):
     """A store with every stage, and what the run gave back."""
     from flows.extend_context import extend_context
+    from flows.parameters import parameters_of
 
     store = tmp_path_factory.mktemp("first") / "store"
-    return store, extend_context(Recipe.load(recipe_file), str(store))
+    return store, extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))
 
 
 @pytest.fixture

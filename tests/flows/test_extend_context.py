@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.extend_context import extend_context
+from flows.parameters import parameters_of
 from flows.plan import plan
 from longrecipe_core.artifacts import ArtifactStore
 from longrecipe_core.errors import LaunchError
@@ -60,40 +61,46 @@ def test_first_run_makes_every_stage(first_run):
 
 
 def test_second_run_hits_everything_and_starts_no_process(store, recipe_file, no_process):
-    summary = extend_context(Recipe.load(recipe_file), str(store))
+    summary = extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))
     assert statuses(summary) == dict.fromkeys(STAGES, "hit")
 
 
 def test_how_it_is_computed_is_no_part_of_the_key(store, recipe_file, no_process):
     recipe = Recipe.load(recipe_file, ["launch.micro_batch=2", "launch.workers=2", "launch.threads=2"])
-    assert ran(extend_context(recipe, str(store))) == []
+    assert ran(extend_context(**parameters_of(recipe), store=str(store))) == []
 
 
 def test_another_merge_weight_runs_merge_and_what_follows(store, recipe_file):
     recipe = Recipe.load(recipe_file, ["merge.base_weight=0.25", "merge.trained_weight=0.75"])
-    assert ran(extend_context(recipe, str(store))) == ["merge", "evaluate", "report"]
+    assert ran(extend_context(**parameters_of(recipe), store=str(store))) == ["merge", "evaluate", "report"]
 
 
 def test_a_changed_document_runs_what_depends_on_it(store, recipe_file, tmp_path):
     replay = tmp_path / "replay.jsonl"
     replay.write_text('{"q": "What is 1 plus 1?", "a": "It is two."}\n' * 60)
     recipe = Recipe.load(recipe_file, [f"replay.sources.0.path={replay}"])
-    assert ran(extend_context(recipe, str(store))) == ["replay", "anneal", "merge", "evaluate", "report"]
+    assert ran(extend_context(**parameters_of(recipe), store=str(store))) == [
+        "replay",
+        "anneal",
+        "merge",
+        "evaluate",
+        "report",
+    ]
 
 
 def test_moved_sources_are_the_same_sources(store, recipe_file, tmp_path, no_process):
     documents = Path(Recipe.load(recipe_file).corpus.sources[0].path)
     (tmp_path / "elsewhere").symlink_to(documents)
     recipe = Recipe.load(recipe_file, [f"corpus.sources.0.path={tmp_path / 'elsewhere'}"])
-    assert ran(extend_context(recipe, str(store))) == []
+    assert ran(extend_context(**parameters_of(recipe), store=str(store))) == []
 
 
 def test_stage_0_is_not_repeated_after_stage_1_broke(prefect_api, recipe_file, first_run, tmp_path):
     store = str(tmp_path / "store")
     broken = Recipe.load(recipe_file, ["anneal.learning_rate=1e30", "anneal.clip=1e30", "anneal.schedule=constant"])
     with pytest.raises(LaunchError, match=r"step .* is (nan|inf)"):
-        extend_context(broken, store)
-    summary = extend_context(Recipe.load(recipe_file), store)
+        extend_context(**parameters_of(broken), store=store)
+    summary = extend_context(**parameters_of(Recipe.load(recipe_file)), store=store)
     assert ran(summary) == ["anneal", "merge", "evaluate", "report"]
 
 
@@ -104,7 +111,7 @@ def test_a_flipped_bit_behind_a_cached_stage_is_noticed_and_made_again(store, fi
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
-    summary = extend_context(Recipe.load(recipe_file), str(store))
+    summary = extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))
     # Made again with the same bytes: what was made from it stays valid.
     assert ran(summary) == [stage]
     assert victim.name in outcome_of(summary, stage).why
@@ -116,7 +123,7 @@ def test_a_deleted_artifact_is_made_again(store, first_run, recipe_file):
     directory = attempt(store, outcome_of(first_run[1], "index"))
     for path in sorted(directory.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    assert ran(extend_context(Recipe.load(recipe_file), str(store))) == ["index"]
+    assert ran(extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))) == ["index"]
 
 
 def test_what_was_made_from_other_bytes_is_made_again(store, first_run, recipe_file):
@@ -130,14 +137,14 @@ def test_what_was_made_from_other_bytes_is_made_again(store, first_run, recipe_f
     lines = {line.stage: line for line in plan(Recipe.load(recipe_file), ArtifactStore(store))}
     assert lines["merge"].status == "run"
     assert "another content" in lines["merge"].why
-    assert ran(extend_context(Recipe.load(recipe_file), str(store))) == ["merge"]
+    assert ran(extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))) == ["merge"]
 
 
 def test_plan_tells_what_a_run_does(store, recipe_file):
     recipe = Recipe.load(recipe_file, ["merge.base_weight=0.1"])
     planned = list(plan(recipe, ArtifactStore(store)))
     assert [line.stage for line in planned if line.status == "run"] == ["merge", "evaluate", "report"]
-    summary = extend_context(recipe, str(store))
+    summary = extend_context(**parameters_of(recipe), store=str(store))
     assert ran(summary) == ["merge", "evaluate", "report"]
     assert [outcome.ref.fingerprint for outcome in summary.outcomes] == [line.fingerprint for line in planned]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flows.extend_context import extend_context
+from flows.parameters import parameters_of
 from flows.plan import plan
 from longrecipe_core.artifacts import ArtifactStore
 from longrecipe_core.errors import EvaluationError, LaunchError, RecipeError
@@ -87,7 +88,7 @@ def test_scores_make_an_index(store, first_run, recipe_file, source, counted):
 
 def test_a_warmup_goes_through_to_the_report(store, first_run, recipe_file):
     recipe = scored(recipe_file, first_run, "warmup")
-    found = outcomes(extend_context(recipe, str(store)))
+    found = outcomes(extend_context(**parameters_of(recipe), store=str(store)))
     assert list(found) == ["base", "tokenize", "warmup", "score", *AFTER]
     hits = {"base", "tokenize", "replay"}
     assert {stage for stage, outcome in found.items() if outcome.status == "hit"} == hits
@@ -109,7 +110,7 @@ def test_a_warmup_goes_through_to_the_report(store, first_run, recipe_file):
     assert "<h2>Selection</h2>" in page
     assert f"<td>{selection['tokens_kept']:,}</td>" in page
 
-    again = extend_context(recipe, str(store))
+    again = extend_context(**parameters_of(recipe), store=str(store))
     assert {outcome.status for outcome in again.outcomes} == {"hit"}
     changes = {
         "selection.top_share=0.5": AFTER_INDEX,
@@ -124,16 +125,16 @@ def test_a_warmup_goes_through_to_the_report(store, first_run, recipe_file):
 def test_what_cannot_be_scored_is_told_in_one_line(store, first_run, recipe_file):
     recipe = scored(recipe_file, first_run, "long-short", "score.length=null", "score.short_length=40")
     with pytest.raises(RecipeError, match=r"^score.short_length 40 .* score.length 32 .* allowed: 2..30$"):
-        extend_context(recipe, str(store))
+        extend_context(**parameters_of(recipe), store=str(store))
     recipe = scored(recipe_file, first_run, "long-short", "launch.score_devices=[cuda:77, auto]")
     with pytest.raises(LaunchError, match=r"RecipeError: launch.score_devices: no device 'cuda:77'"):
-        extend_context(recipe, str(store))
+        extend_context(**parameters_of(recipe), store=str(store))
 
 
 def test_documents_too_short_to_evaluate_are_told_before_the_warmup(store, first_run, recipe_file):
     """A target of 4,096 tokens, which no document has: nothing may be trained first."""
     recipe = scored(recipe_file, first_run, "warmup", "context.target_length=4096")
     with pytest.raises(EvaluationError, match="4096"):
-        extend_context(recipe, str(store))
+        extend_context(**parameters_of(recipe), store=str(store))
     missing = [line.stage for line in plan(recipe, ArtifactStore(str(store))) if line.status == "run"]
     assert missing[0] == "warmup"
