@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train clean
+.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train clean
 
 setup: .venv/.installed
 
@@ -12,8 +12,12 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,lora,ray,s3]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,kubernetes,lora,ray,s3]'
 	touch $@
+
+# PostgreSQL and Chromium for system tests, where root may install them.
+services:
+	tests/system/install_services.sh
 
 demo: setup
 	$(BIN)/longrecipe run recipes/tiny-cpu.yaml

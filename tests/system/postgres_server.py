@@ -1,0 +1,108 @@
+"""A real PostgreSQL server on loopback for tests: `with serve() as server`, or the fixture `postgres`."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longrecipe_core.launching.machines import free_port
+
+# What is thrown away in the end need not be on the disk, and sockets in a directory would be shared with other servers.
+OPTIONS = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "unix_socket_directories="]
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """Where it listens, and its superuser's password."""
+
+    programs: Path
+    port: int
+    password: str
+
+    def make_database(self, name: str) -> str:
+        """Make an empty database and return its URL in the form that Prefect takes."""
+        done = self.psql("postgres", f'CREATE DATABASE "{name}"')
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return f"postgresql+asyncpg://postgres:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def psql(self, database: str, command: str) -> "subprocess.CompletedProcess[str]":
+        """One SQL command; rows come without headers, cells with | between."""
+        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=postgres", f"--dbname={database}"]
+        return subprocess.run(
+            [self.programs / "psql", *where, "--no-psqlrc", "--tuples-only", "--no-align", "--command", command],
+            env={**os.environ, "PGPASSWORD": self.password},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[PostgresServer]:
+    """A server with data of its own, gone afterwards."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None, key=lambda path: int(path.parts[4]))
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: make services")
+    programs = programs.parent
+    directory = Path(tempfile.mkdtemp(prefix="longrecipe-postgres-"))
+    try:
+        password = secrets.token_hex(16)
+        (directory / "password").write_text(password)
+        (directory / "data").mkdir()
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:  # as root PostgreSQL refuses to run
+            user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            for path in (directory, *directory.iterdir()):
+                shutil.chown(path, "postgres", "postgres")
+        initialize = [programs / "initdb", "--pgdata=data", "--username=postgres", "--auth=scram-sha-256"]
+        initialize += ["--pwfile=password", "--no-sync", "--no-locale", "--encoding=UTF8"]
+        subprocess.run(initialize, cwd=directory, check=True, capture_output=True, timeout=120, **user)
+        for _ in range(3):  # a port may be taken between its choice and its use
+            server = PostgresServer(programs, free_port(), password)
+            with _running(server, directory, user) as ready:
+                if ready:
+                    yield server
+                    return
+        raise RuntimeError(f"PostgreSQL does not start:\n{(directory / 'log').read_text()[-3000:]}")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(server: PostgresServer, directory: Path, user: dict[str, Any]) -> Iterator[bool]:
+    options = [part for option in OPTIONS for part in ("-c", option)]
+    command = [server.programs / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(server.port), *options]
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log, start_new_session=True, **user)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if server.psql("postgres", "SELECT 1").returncode == 0:
+                break
+            time.sleep(0.1)
+        yield process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)  # ends at once, whoever is connected
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with serve() as server:
+        yield server
