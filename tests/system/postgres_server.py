@@ -31,16 +31,21 @@ class PostgresServer:
 
     def make_database(self, name: str) -> str:
         """Make an empty database and return its URL in the form that Prefect takes."""
-        done = self.psql("postgres", f'CREATE DATABASE "{name}"')
-        if done.returncode:
-            raise RuntimeError(done.stderr)
+        self.psql("postgres", f'CREATE DATABASE "{name}"')
         return f"postgresql+asyncpg://postgres:{self.password}@127.0.0.1:{self.port}/{name}"
 
-    def psql(self, database: str, command: str) -> "subprocess.CompletedProcess[str]":
-        """One SQL command; rows come without headers, cells with | between."""
-        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=postgres", f"--dbname={database}"]
+    def psql(self, database: str, command: str) -> str:
+        """The rows of one SQL command, without headers, cells with | between; RuntimeError with what PostgreSQL says."""
+        where = ["--username=postgres", f"--dbname={database}", "--no-psqlrc", "--tuples-only", "--no-align"]
+        done = self.client("psql", *where, "--command", command)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return done.stdout.strip()
+
+    def client(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of PostgreSQL's own programs against the server."""
         return subprocess.run(
-            [self.programs / "psql", *where, "--no-psqlrc", "--tuples-only", "--no-align", "--command", command],
+            [self.programs / program, "--host=127.0.0.1", f"--port={self.port}", *arguments],
             env={**os.environ, "PGPASSWORD": self.password},
             capture_output=True,
             text=True,
@@ -89,7 +94,7 @@ def _running(server: PostgresServer, directory: Path, user: dict[str, Any]) -> I
     try:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            if server.psql("postgres", "SELECT 1").returncode == 0:
+            if server.client("pg_isready").returncode == 0:
                 break
             time.sleep(0.1)
         yield process.poll() is None

@@ -22,7 +22,7 @@ def server(postgres: PostgresServer, tmp_path_factory):  # noqa: F811
 def test_prefect_keeps_its_state_in_postgres(server, postgres: PostgresServer):  # noqa: F811
     made = server.post("/work_pools/", {"name": "seen-in-postgres", "type": "process"})
     rows = postgres.psql("services", "SELECT id FROM work_pool WHERE name = 'seen-in-postgres'")
-    assert rows.stdout.strip() == made["id"], rows.stderr
+    assert rows == made["id"]
 
 
 def test_only_with_the_password(server):
