@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
+from longrecipe_core.launching.processes import wait_for_jobs
 from longrecipe_core.recipe import Recipe, SourceSection, stage_part
 from tasks.stages import STAGES, Stage, stage_key, used_inputs
 
@@ -135,6 +136,7 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
     started = time.monotonic()
     name, staging, about = work.stage.name, work.output.parent, work.output / "about"
     work.log(f"{name}: runs, because {why}")
+    wait_for_jobs(staging, lambda line: work.log(f"{name}: {line}"))
     # Set aside what can't be used; nothing is deleted.
     place = work.store.place(work.stage.kind, work.key).uri
     work.store.set_aside(ArtifactRef(uri=place, kind=work.stage.kind, fingerprint=work.key), why)

@@ -13,7 +13,7 @@ from typing import IO
 
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.launching.outcome import Tail, plain_failure
-from longrecipe_core.launching.processes import end_job
+from longrecipe_core.launching.processes import SUPERVISOR, end_job
 
 CREDENTIAL = re.compile(
     r"^(AWS|AZURE|GOOGLE|GCS|FSSPEC|PREFECT|WANDB)_|(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)"
@@ -48,7 +48,7 @@ def run_supervised(
     tail = Tail()
     # A session of its own: Ctrl-C in a terminal reaches the flow only, whose end then ends the job in good order.
     with subprocess.Popen(
-        [sys.executable, "-m", "longrecipe_core.launching.supervisor", token, str(grace), *command],
+        [sys.executable, "-m", SUPERVISOR, token, str(grace), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

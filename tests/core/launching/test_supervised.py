@@ -11,10 +11,8 @@ import psutil
 import pytest
 
 from longrecipe_core.errors import JobKilledError, LaunchError
-from longrecipe_core.launching.processes import job_processes
+from longrecipe_core.launching.processes import SUPERVISOR, job_processes, wait_for_jobs
 from longrecipe_core.launching.supervised import run_supervised, without_credentials
-
-SUPERVISOR = "longrecipe_core.launching.supervisor"
 
 
 def test_credentials_do_not_reach_a_job():
@@ -149,8 +147,11 @@ def test_a_job_that_was_told_saves_also_when_its_flow_goes(tmp_path, first):
         flow.terminate()
     flow.stdout.close()
     flow.wait()
-    wait_until(lambda: not supervisor.is_running() and not job.is_running())
+    lines = []
+    wait_for_jobs(tmp_path, lines.append)  # as the next run of the same stage does
     assert (tmp_path / "saved").exists()
+    assert lines == [f"waits for process {supervisor.pid}, which still saves its state in {tmp_path}"]
+    wait_until(lambda: not supervisor.is_running() and not job.is_running())
 
 
 def test_a_job_that_ended_well_although_told_is_done():
