@@ -35,7 +35,7 @@ class PostgresServer:
         return f"postgresql+asyncpg://postgres:{self.password}@127.0.0.1:{self.port}/{name}"
 
     def psql(self, database: str, command: str) -> str:
-        """The rows of one SQL command, without headers, cells with | between; RuntimeError with what PostgreSQL says."""
+        """The rows of one SQL command, cells with | between them; RuntimeError with what PostgreSQL says."""
         where = ["--username=postgres", f"--dbname={database}", "--no-psqlrc", "--tuples-only", "--no-align"]
         done = self.client("psql", *where, "--command", command)
         if done.returncode:
