@@ -26,8 +26,8 @@ def job_processes(token: str) -> list[psutil.Process]:
 def wait_for_jobs(directory: Path, log: Callable[[str], None]) -> None:
     """Return when no job of this machine works on files in `directory`, by the paths in its command line.
 
-    A job that was told to end may save its state for longer than its flow lives, and whoever goes on from there must not
-    move files under it. Its grace ends the wait.
+    A job that was told to end may save its state for longer than its flow lives, and whoever goes on from there must
+    not move files under it. Its grace ends the wait.
     """
     told = False
     while jobs := _supervisors_in(directory):
