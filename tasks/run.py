@@ -123,7 +123,7 @@ def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[
             manifest, why = look_up(store, stage, key)  # again: the one that we waited for may have made it
             if manifest is None:
                 ref = _make(
-                    Work(run, store, stage, key, inputs, staging_directory(store, key) / "output", log, lease),
+                    Work(run, store, stage, key, inputs, store.staging / key[:16] / "output", log, lease),
                     why,
                     make,
                 )
@@ -197,12 +197,6 @@ def look_up(store: ArtifactStore, stage: Stage, key: str) -> tuple[Manifest | No
     if changed:
         return None, f"made from another content of {', '.join(changed)}"
     return manifest, "in the store, whole"
-
-
-def staging_directory(store: ArtifactStore, key: str) -> Path:
-    """Where a stage works: on the store's own disk if that is local, so that a commit moves instead of copying."""
-    root = Path(store.root) if store.location.local else store.cache
-    return root / "staging" / key[:16]
 
 
 def run_log() -> Log:

@@ -79,6 +79,11 @@ class ArtifactStore:
         """An absolute path for a local store, else a URL."""
         return self.location.uri
 
+    @property
+    def staging(self) -> Path:
+        """Where stages work: on the store's own disk if that is local, so that a commit moves instead of copying."""
+        return (Path(self.root) if self.location.local else self.cache) / "staging"
+
     def place(self, kind: str, fingerprint: str) -> Location:
         """The directory of manifest and attempts. Raises StoreError for an impossible kind or fingerprint."""
         if kind == STATE or not re.fullmatch(r"[a-z][a-z0-9_-]*", kind):

@@ -4,10 +4,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from longrecipe_core.errors import JobPreemptedError, LaunchError
 from longrecipe_core.launching.launch import launch_section, run_machine
-from longrecipe_core.launching.machines import BEAT_SECONDS, Machine, launch_directory, read_json, write_json
+from longrecipe_core.launching.machines import (
+    BEAT_SECONDS,
+    Machine,
+    launch_directory,
+    main_address,
+    read_json,
+    write_json,
+)
 
 GONE_SECONDS = 60.0  # without a beat, in an attempt
 PATIENCE_SECONDS = 3600.0  # for an attempt to be announced: earlier stages, or a restart
@@ -92,6 +100,40 @@ class Follower:
             elif time.monotonic() - since > GONE_SECONDS:
                 self._log(f"no sign of the main machine's flow in {GONE_SECONDS:.0f} s: its ranks here are ended")
                 stop.set()
+
+
+def follow_all(staging: Path, *, cuda: bool, log: Callable[[str], None]) -> NoReturn:
+    """Follow each job that this machine's main one announces, until this process is ended.
+
+    `staging` is where the flow's stages work. What else is found there belongs to other main machines, told by
+    `LONGRECIPE_MAIN_ADDRESS`, or was left by killed flows, and is let be.
+
+    Raises:
+        JobPreemptedError: This machine was told to end.
+        LaunchError: The environment doesn't tell where the main machine is.
+    """
+    main, seen = list(main_address()), dict[Path, tuple[Any, Any]]()
+    while True:
+        for path in _attempts(staging):
+            told = read_json(path)
+            before, seen[path] = seen.get(path), (told.get("attempt"), told.get("beat"))
+            # Not at first sight: what a killed flow left behind has no beat that changes.
+            if told.get("main") == main and told.get("state") == "running" and before not in (None, seen[path]):
+                try:
+                    Follower(path.parent.with_suffix(".json"), cuda=cuda, log=log, patience=GONE_SECONDS).run()
+                except JobPreemptedError:
+                    raise
+                except LaunchError as error:  # of this job; the flow may go on with another
+                    log(str(error))
+        time.sleep(BEAT_SECONDS)
+
+
+def _attempts(staging: Path) -> list[Path]:
+    """Of all jobs; none where the directory is not there yet, or fails, as shared ones do for moments."""
+    try:
+        return list(staging.glob(f"*/{launch_directory(Path('*'))}/attempt.json"))
+    except OSError:
+        return []
 
 
 def _is_gone(path: Path) -> bool:

@@ -48,7 +48,7 @@ def launch_training(job: Path, *, cuda: bool, log: Log, stop: threading.Event | 
     if launch.machines == 1:
         run_machine(job, launch, machine, cuda=cuda, log=log, stop=stop)
         return
-    with Leader(launch_directory(job), launch.machines, launch.preemption_grace, stop) as leader:
+    with Leader(launch_directory(job), machine, launch.preemption_grace, stop) as leader:
         run_machine(job, launch, machine, cuda=cuda, log=log, stop=leader.stop)
 
 

@@ -52,13 +52,23 @@ class Machine:
             raise LaunchError(f"launch.machines is {machines}: set {MACHINE_RANK} to this machine's number, 0 the main")
         if not rank.isdecimal() or int(rank) >= machines:
             raise LaunchError(f"{name} is {rank!r}: with launch.machines {machines} it is one of 0 to {machines - 1}")
-        host, _, port = environment.get(MAIN_ADDRESS, "").rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise LaunchError(
-                f"{MAIN_ADDRESS} is {environment.get(MAIN_ADDRESS, '')!r}: with launch.machines {machines} it is "
-                f"HOST:PORT of machine 0, a free port that all machines reach"
-            )
-        return cls(int(rank), machines, host.strip("[]"), int(port))
+        return cls(int(rank), machines, *main_address(environment))
+
+
+def main_address(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port of the main machine, as the environment tells.
+
+    Raises:
+        LaunchError: The variable is missing or no good.
+    """
+    told = environment.get(MAIN_ADDRESS, "")
+    host, _, port = told.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LaunchError(
+            f"{MAIN_ADDRESS} is {told!r}: with launch.machines above 1 it is HOST:PORT of machine 0, a free port that "
+            f"all machines reach"
+        )
+    return host.strip("[]"), int(port)
 
 
 def free_port() -> int:
@@ -95,10 +105,10 @@ class Leader:
     `stop` ends it: when the given event is set, or when another machine has failed and the ranks here go on waiting.
     """
 
-    def __init__(self, directory: Path, machines: int, grace: float, stop: threading.Event | None) -> None:
+    def __init__(self, directory: Path, main: Machine, grace: float, stop: threading.Event | None) -> None:
         """`directory` is shared; `grace` is what ranks elsewhere have to save after SIGTERM, in seconds."""
         self.stop = threading.Event()
-        self._directory, self._machines, self._grace, self._asked = directory, machines, grace, stop
+        self._directory, self._main, self._grace, self._asked = directory, main, grace, stop
         self._attempt, self._beat, self._over = uuid.uuid4().hex, 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="machines", daemon=True)
 
@@ -147,10 +157,12 @@ class Leader:
                     self.stop.set()
 
     def _tell(self, state: str) -> None:
-        write_json(self._directory / "attempt.json", {"attempt": self._attempt, "state": state, "beat": self._beat})
+        main = [self._main.host, self._main.port]
+        told = {"attempt": self._attempt, "state": state, "beat": self._beat, "main": main}
+        write_json(self._directory / "attempt.json", told)
 
     def _verdict(self) -> LaunchError | None:
-        for number in range(1, self._machines):
+        for number in range(1, self._main.machines):
             told = read_json(self._directory / f"machine-{number}.json")
             if told.get("attempt") == self._attempt and not LOST.search(told["message"]):
                 return KINDS[told["kind"]](f"machine {number}: {told['message']}")

@@ -11,6 +11,7 @@ from longrecipe_core.launching.follow import Follower
 from longrecipe_core.launching.machines import Leader, Machine
 
 ADDRESS = {"LONGRECIPE_MAIN_ADDRESS": "10.0.0.7:29500"}
+MAIN = Machine(0, 2, "10.0.0.7", 29500)
 
 
 def told(directory):
@@ -61,9 +62,9 @@ def wait_until(condition):
     pytest.fail("waited 120 s")
 
 
-def lead(directory, end, machines=2):
+def lead(directory, end):
     """One attempt whose job does as `end` says, called with the attempt's name and its leader."""
-    with Leader(directory, machines, 60, None) as leader:
+    with Leader(directory, MAIN, 60, None) as leader:
         end(told(directory)["attempt"], leader)
 
 
@@ -125,14 +126,14 @@ def test_a_failure_of_an_earlier_attempt_is_nothing_to_this_one(tmp_path, monkey
 
 def test_the_flow_s_own_stop_reaches_the_job(tmp_path):
     stop = threading.Event()
-    with Leader(tmp_path, 2, 60, stop) as leader:
+    with Leader(tmp_path, MAIN, 60, stop) as leader:
         stop.set()
         assert leader.stop.wait(60)
 
 
 def test_a_shared_directory_that_fails_for_moments_ends_nothing(tmp_path):
     shared, away, stop = tmp_path / "shared", tmp_path / "away", threading.Event()
-    with Leader(shared, 2, 60, stop) as leader:
+    with Leader(shared, MAIN, 60, stop) as leader:
         shared.rename(away)
         before = leader._beat
         wait_until(lambda: leader._beat >= before + 2)  # one of them at least has met nothing
@@ -163,7 +164,7 @@ def test_an_attempt_is_joined_when_its_beat_is_seen(tmp_path):
     waiting = follower(tmp_path, 60)
     thread = threading.Thread(target=lambda: joined.append(waiting._next_attempt()))
     thread.start()
-    with Leader(tmp_path / "job.launch", 2, 60, None):
+    with Leader(tmp_path / "job.launch", MAIN, 60, None):
         attempt = told(tmp_path / "job.launch")["attempt"]
         thread.join()
     assert joined == [attempt]
