@@ -1,12 +1,19 @@
-"""Stages `evaluate` and `report`."""
+"""Stages `evaluate`, `report`, and `measure`, which is no part of a recipe's run."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.run import Run, StageOutcome, Work, settle
+
+if TYPE_CHECKING:
+    from longrecipe_core.evaluation.job import EvaluatedModel
+
+MEASURED = "model"
+"""What stage `measure` calls its model in its rows."""
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -32,10 +39,15 @@ def report(
     return settle(run, "report", inputs, _report)
 
 
+@task(name="measure", cache_policy=NO_CACHE)
+def measure(run: Run, model: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
+    """Measure any one checkpoint on the validation documents, as `evaluate` measures the run's own."""
+    return settle(run, "measure", {"model": model, "tokenize": tokenize}, _measure)
+
+
 def _evaluate(work: Work) -> dict[str, Any]:
-    from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
+    from longrecipe_core.evaluation.job import EvaluatedModel
     from longrecipe_core.evaluation.table import read_rows, summary
-    from longrecipe_core.launching import launch_evaluation
 
     recipe = work.run.recipe
     base = work.fetch("base")
@@ -48,6 +60,23 @@ def _evaluate(work: Work) -> dict[str, Any]:
         EvaluatedModel(name="stage 2, merged", directory=work.fetch("merge")),
     ]
     window = base_window(work)
+    _launch(work, models, window)
+    return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
+
+
+def _measure(work: Work) -> dict[str, Any]:
+    from longrecipe_core.evaluation.job import EvaluatedModel
+
+    _launch(work, [EvaluatedModel(name=MEASURED, directory=work.fetch("model"))], work.run.recipe.context.window)
+    return {}
+
+
+def _launch(work: Work, models: "Sequence[EvaluatedModel]", window: int | None) -> None:
+    """Measure models in a process of its own; `window` is marked in the plot."""
+    from longrecipe_core.evaluation.job import EvaluationJob
+    from longrecipe_core.launching import launch_evaluation
+
+    recipe = work.run.recipe
     job = EvaluationJob(
         models=tuple(models),
         tokens=work.fetch("tokenize"),
@@ -63,7 +92,6 @@ def _evaluate(work: Work) -> dict[str, Any]:
     path = work.output.parent / "job.json"
     path.write_text(job.model_dump_json(indent=1))
     launch_evaluation(path, log=work.log)
-    return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
 
 
 def _report(work: Work) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class Stage:
 
     `inputs` are earlier stages, or what comes from outside: `corpus`, `replay_sources` and `score_model`; those that a
     recipe does not use fall away. `version` is raised by hand when the code would give another result from the same
-    inputs.
+    inputs. `measure` is in no recipe's run: flows ask for it, with any checkpoint as its `model`.
     """
 
     name: str
@@ -35,6 +35,7 @@ STAGES: dict[str, Stage] = {
         Stage("merge", "checkpoint", ("base", "anneal")),
         Stage("evaluate", "evaluation", ("base", "tokenize", "extend", "anneal", "merge")),
         Stage("report", "report", ("evaluate", "merge", "index", "score")),
+        Stage("measure", "evaluation", ("model", "tokenize")),
     )
 }
 
@@ -53,12 +54,23 @@ def used_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
 def _unused(recipe: Recipe) -> set[str]:
     score = recipe.score
     used = {
+        "measure": False,
         "base": recipe.base is not None,
         "score": score is not None,
         "warmup": score is not None and score.source == "warmup",
         "score_model": score is not None and score.source == "model",
     }
     return {name for name, present in used.items() if not present}
+
+
+def stage_keys(recipe: Recipe, outside: dict[str, ArtifactRef]) -> dict[str, str]:
+    """Fingerprints of all that the recipe's stages make of these outside inputs, in order; no store is asked."""
+    refs, keys = dict(outside), {}
+    for stage in used_stages(recipe):
+        key = stage_key(recipe, stage, {name: refs[name] for name in used_inputs(recipe, stage)})
+        keys[stage.name] = key
+        refs[stage.name] = ArtifactRef(uri="", kind=stage.kind, fingerprint=key)
+    return keys
 
 
 def stage_key(recipe: Recipe, stage: Stage, inputs: dict[str, ArtifactRef]) -> str:

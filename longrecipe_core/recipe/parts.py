@@ -1,6 +1,7 @@
 """Which part of a recipe decides which stage's result. Only this part enters the stage's fingerprint.
 
-A part holds no path: what a path leads to enters by content, as an input of the stage. `launch` is in no part.
+A part holds no path: what a path leads to enters by content, as an input of the stage. `launch` and `promotion` are in
+no part.
 """
 
 from typing import Any
@@ -83,6 +84,12 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
             "trust_remote_code": trust,
         },
         "report": {"name": recipe.name},
+        "measure": {
+            "evaluation": tree["evaluation"],
+            **{key: tree["context"][key] for key in ("window", "target_length")},
+            "seed": recipe.seed,
+            "trust_remote_code": trust,
+        },
     }
     return parts[stage]
 

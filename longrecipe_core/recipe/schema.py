@@ -20,6 +20,7 @@ from longrecipe_core.recipe.sections import (
     MergeSection,
     ModelSection,
     PositionsSection,
+    PromotionSection,
     ReplaySection,
     RopeSection,
     ScoreSection,
@@ -48,6 +49,7 @@ class Recipe(Section):
     anneal: TrainingSection
     merge: MergeSection = MergeSection()
     evaluation: EvaluationSection = EvaluationSection()
+    promotion: PromotionSection = PromotionSection()
     launch: LaunchSection = LaunchSection()
 
     @model_validator(mode="after")

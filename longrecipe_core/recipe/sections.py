@@ -363,3 +363,15 @@ class EvaluationSection(Section):
     buckets: int = Field(8, ge=1, description="equal parts of the target length")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
     passkey: PasskeySection | None = Field(None)
+
+
+class PromotionSection(Section):
+    """How much worse than the present model a retrained one may be and still take its place (docs/retraining.md)."""
+
+    short: float = Field(
+        0.02, ge=0, description="nats per token: highest rise of the mean NLL inside the base model's window"
+    )
+    long: float = Field(0.02, ge=0, description="the same beyond the base model's window")
+    passkey: Fraction = Field(
+        0.05, description="greatest fall of the share of keys found, over all distances; where passkey is measured"
+    )

@@ -75,6 +75,7 @@ anneal:
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
   {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
+promotion: {short: 0.02, long: 0.02, passkey: 0.05}
 launch:
   {processes: 1, machines: 1, micro_batch: 1, parallel: local, sequence_degree: null, ulysses_degree: null,
    sharding: none, cpu_offload: false, threads: 1, workers: 1, engine: null,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 STAGES = ["base", "tokenize", "warmup", "score", "index", "extend", "replay", "anneal", "merge", "evaluate", "report"]
+STAGES += ["measure"]  # of no recipe's run
 
 TRAINING = {
     "learning_rate": "7e-4",
@@ -50,10 +51,10 @@ SOURCE = {
 # a result is in, what only says where or how fast is out, and a path enters by content.
 DECIDES = {
     "name": ("other", "report"),
-    "seed": ("1", "base warmup score index extend replay anneal evaluate"),
+    "seed": ("1", "base warmup score index extend replay anneal evaluate measure"),
     "model.path": ("other", ""),
     "model.revision": ("other", ""),
-    "model.trust_remote_code": ("true", "tokenize warmup score index extend replay anneal evaluate"),
+    "model.trust_remote_code": ("true", "tokenize warmup score index extend replay anneal evaluate measure"),
     "base.vocabulary_size": ("513", "base"),
     "base.hidden_size": ("64", "base"),
     "base.intermediate_size": ("128", "base"),
@@ -63,9 +64,9 @@ DECIDES = {
     "base.window": ("128", "base"),
     "base.rope_theta": ("5e5", "base"),
     **{f"base.training.{key}": (value, "base") for key, value in TRAINING.items() if not key.startswith("lora.")},
-    "context.target_length": ("2048", "warmup index extend evaluate"),
+    "context.target_length": ("2048", "warmup index extend evaluate measure"),
     "context.train_length": ("200", "index extend replay anneal evaluate"),
-    "context.window": ("128", "warmup score index extend evaluate"),
+    "context.window": ("128", "warmup score index extend evaluate measure"),
     "rope.type": ("yarn", "warmup extend evaluate"),
     "rope.theta": ("{type: theta, theta: 5e5}", "warmup extend evaluate"),
     "rope.factor": ("5", "warmup extend evaluate"),
@@ -111,12 +112,15 @@ DECIDES = {
     "merge.base_weight": ("0.25", "merge"),
     "merge.trained_weight": ("0.75", "merge"),
     "merge.dtype": ("fp32", "merge"),
-    "evaluation.documents": ("33", "evaluate"),
-    "evaluation.minimum_length": ("501", "evaluate"),
-    "evaluation.buckets": ("9", "evaluate"),
-    "evaluation.precision": ("bf16", "evaluate"),
-    "evaluation.passkey.distances": ("[100]", "evaluate"),
-    "evaluation.passkey.trials": ("21", "evaluate"),
+    "evaluation.documents": ("33", "evaluate measure"),
+    "evaluation.minimum_length": ("501", "evaluate measure"),
+    "evaluation.buckets": ("9", "evaluate measure"),
+    "evaluation.precision": ("bf16", "evaluate measure"),
+    "evaluation.passkey.distances": ("[100]", "evaluate measure"),
+    "evaluation.passkey.trials": ("21", "evaluate measure"),
+    "promotion.short": ("0.1", ""),
+    "promotion.long": ("0", ""),
+    "promotion.passkey": ("0.5", ""),
     "launch.processes": ("2", ""),
     "launch.micro_batch": ("2", ""),
     "launch.machines": ("{processes: 2, machines: 2}", ""),
