@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train clean
+.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train bench-flow clean
 
 setup: .venv/.installed
 
@@ -49,6 +49,10 @@ bench-data: setup
 # The same for the training engine, about 25 minutes; makes an environment of its own for mergekit.
 bench-train: setup
 	$(BIN)/python -m benchmarks.train
+
+# What orchestration costs, on a real server with a worker, about 6 minutes.
+bench-flow: setup
+	$(BIN)/python -m benchmarks.flow
 
 clean:
 	rm -rf .venv artifacts models
