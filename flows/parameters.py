@@ -2,37 +2,60 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field
+
+from longrecipe_core.cost.heads import check_recipe
 from longrecipe_core.recipe import Recipe
 from tasks.run import Run
+from tasks.stages import STAGES
 
 Result = TypeVar("Result")
 
+# Choices in the form, which the server holds to; a run that is started otherwise is told by the run itself.
+StageName = Annotated[str, Field(json_schema_extra={"enum": [name for name in STAGES if name != "measure"]})]
+
+FILE_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
+    "recipe": (
+        str | None,
+        None,
+        "file or fsspec URL of a recipe; relative to the code, such as recipes/tiny-cpu.yaml. A group that is given "
+        "below replaces the file's whole group; for single keys, take overrides",
+    ),
+    "overrides": (list[str], [], "changes of single keys as section.key=value, one each, made last"),
+}
 RUN_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
-    "store": (str, "artifacts", "where artifacts are kept: a directory or any fsspec URL"),
-    "start_from": (str | None, None, "the first stage that may be computed; those before it must be in the store"),
-    "force": (list[str], [], "stages that are made again although they are in the store"),
+    "store": (
+        str | None,
+        None,
+        "where artifacts are kept: a directory or any fsspec URL; LONGRECIPE_STORE of the worker when not given, else "
+        "./artifacts",
+    ),
+    "start_from": (
+        StageName | None,
+        None,
+        "the first stage that may be computed; those before it must be in the store",
+    ),
+    "force": (list[StageName], [], "stages that are made again although they are in the store"),
     "adopt": (dict[str, str], {}, "stage: URI of a checkpoint that is taken as that stage's result"),
 }
-FILE_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
-    "recipe": (str | None, None, "file or fsspec URL of a recipe; groups given below replace those of the file"),
-    "overrides": (list[str], [], "changes as section.key=value, one each, made last"),
-}
 
 
-def recipe_parameters(function: Callable[..., Result]) -> Callable[..., Result]:
+def recipe_parameters(function: Callable[..., Result], leave_out: Collection[str] = ()) -> Callable[..., Result]:
     """Give a flow `f(run, ...)` the parameters that build its `Run`; its own others come first.
 
-    Prefect makes the form of a deployment from the signature, and a parameter's help from `Args:` in the docstring.
+    Prefect makes the form of a deployment from the signature, and a parameter's help from `Args:`, the docstring's end.
+
+    Args:
+        function: The flow's function.
+        leave_out: Parameters of `RUN_PARAMETERS` that the flow sets itself.
     """
     own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "run"]
-    groups = {
-        name: (field.annotation, None, field.description or _first_line(field.annotation))
-        for name, field in Recipe.model_fields.items()
-    }
-    asked = FILE_PARAMETERS | groups | RUN_PARAMETERS
+    choices = {name: asked for name, asked in RUN_PARAMETERS.items() if name not in leave_out}
+    asked = FILE_PARAMETERS | _groups() | choices
 
     def with_run(**given: Any) -> Result:
         mine = {parameter.name: given.pop(parameter.name) for parameter in own if parameter.name in given}
@@ -47,8 +70,9 @@ def recipe_parameters(function: Callable[..., Result]) -> Callable[..., Result]:
             for name, (annotation, default, _) in asked.items()
         ]
     )
+    text = inspect.cleandoc(function.__doc__ or "")
     helps = "".join(f"    {name}: {text}\n" for name, (_, _, text) in asked.items())
-    with_run.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nArgs:\n{helps}"
+    with_run.__doc__ = f"{text}\n{helps}" if "\nArgs:\n" in text else f"{text}\n\nArgs:\n{helps}"
     return with_run
 
 
@@ -56,17 +80,35 @@ def build_run(given: Mapping[str, Any]) -> Run:
     """The `Run` of a flow's parameters.
 
     Raises:
-        RecipeError: One line per problem of the recipe.
+        RecipeError: One line per problem of the recipe, also those that only a look at its files tells.
     """
     choices = {name: given[name] for name in RUN_PARAMETERS if name in given}
     groups = {name: given[name] for name in Recipe.model_fields if given.get(name) is not None}
     recipe = Recipe.assemble(given.get("recipe"), groups, given.get("overrides") or ())
+    check_recipe(recipe)
+    choices["store"] = choices.get("store") or default_store()
     return Run(recipe=recipe, **choices)
+
+
+def default_store() -> str:
+    """Where artifacts are kept when nobody says."""
+    return os.environ.get("LONGRECIPE_STORE") or "./artifacts"
 
 
 def parameters_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe as a flow's parameters."""
     return {name: value for name in Recipe.model_fields if (value := getattr(recipe, name)) is not None}
+
+
+def _groups() -> dict[str, tuple[Any, Any, str]]:
+    """The recipe's groups, none of which need be given; the bounds of a single value stay with its type."""
+    groups = {}
+    for name, field in Recipe.model_fields.items():
+        annotation: Any = field.annotation
+        if field.metadata:
+            annotation = Annotated[annotation, *field.metadata]
+        groups[name] = (annotation | None, None, field.description or _first_line(field.annotation))
+    return groups
 
 
 def _first_line(annotation: Any) -> str:

@@ -1,8 +1,18 @@
-"""Query heads of a model that is not here yet, against the ranks that shall split them."""
+"""What is told of a recipe before anything runs; query heads also of a model that is not here yet."""
 
 from longrecipe_core.cost.shapes import shape_of_model
 from longrecipe_core.errors import ModelError, RecipeError
-from longrecipe_core.recipe import Recipe
+from longrecipe_core.recipe import Recipe, check_inputs
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """All that can be told by looking: see `check_inputs` and `check_known_heads`.
+
+    Raises:
+        RecipeError: One line per problem.
+    """
+    check_inputs(recipe)
+    check_known_heads(recipe)
 
 
 def check_known_heads(recipe: Recipe) -> None:

@@ -53,7 +53,7 @@ class LaunchSection(Section):
     mlp_tile: int | None = Field(None, ge=1, description="tokens that pass an MLP at a time; all when not given")
     loss_chunk: int = Field(512, ge=1, description="tokens whose logits exist at one time")
     checkpoint_every: int = Field(50, ge=1, description="optimizer steps between training checkpoints")
-    checkpoints_kept: int = Field(2, ge=1)
+    checkpoints_kept: int = Field(2, ge=1, description="newest training checkpoints that are kept in the store")
     restarts: int = Field(
         3, ge=0, description="times that a job is started again which was preempted or killed by a signal"
     )

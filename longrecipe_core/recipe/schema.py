@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+import fsspec
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
@@ -44,9 +46,9 @@ class Recipe(Section):
     score: ScoreSection | None = Field(None, description="how impactful tokens are found; for selection impactful")
     positions: PositionsSection = PositionsSection()
     index: IndexSection = IndexSection()
-    extend: TrainingSection
+    extend: TrainingSection = Field(description="stage 0: training at the new window, on skipped positions")
     replay: ReplaySection
-    anneal: TrainingSection
+    anneal: TrainingSection = Field(description="stage 1: training on replay data")
     merge: MergeSection = MergeSection()
     evaluation: EvaluationSection = EvaluationSection()
     promotion: PromotionSection = PromotionSection()
@@ -178,7 +180,7 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
-        """Read a recipe file and apply `section.key=value` overrides, whose values are YAML.
+        """Read a recipe file, by path or fsspec URL, and apply `section.key=value` overrides, whose values are YAML.
 
         Raises:
             RecipeError: one line per problem, each naming the key and what is allowed.
@@ -250,9 +252,13 @@ for _side in (RecipeLoader, RecipeDumper):
 
 
 def _read_file(path: str | Path) -> dict[str, Any]:
+    """Of a file or an fsspec URL."""
+    if "@" in urlsplit(str(path)).netloc:
+        raise RecipeError("recipe: credentials don't belong in a URL; put them into the environment")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with fsspec.open(str(path), encoding="utf-8", mode="rt") as file:
+            text = file.read()
+    except Exception as error:  # clients of object stores raise their own
         raise RecipeError(f"recipe {path}: can't be read: {error}") from error
     return _read_tree(text, str(path))
 

@@ -297,14 +297,14 @@ class BaseSection(Section):
     """A small Llama and its own BPE tokenizer, trained on the spot from `corpus` (demo and tests)."""
 
     vocabulary_size: int = Field(512, ge=300, description="BPE entries, special ones included")
-    hidden_size: int = Field(128, ge=8)
-    intermediate_size: int = Field(344, ge=8)
-    layers: int = Field(4, ge=1)
-    query_heads: int = Field(4, ge=1)
-    kv_heads: int = Field(4, ge=1)
+    hidden_size: int = Field(128, ge=8, description="width of a token's vector")
+    intermediate_size: int = Field(344, ge=8, description="width inside an MLP")
+    layers: int = Field(4, ge=1, description="decoder layers")
+    query_heads: int = Field(4, ge=1, description="attention heads of the queries; hidden_size is split over them")
+    kv_heads: int = Field(4, ge=1, description="attention heads of keys and values; divides query_heads")
     window: int = Field(256, ge=8, description="context window of the base model, tokens")
-    rope_theta: float = Field(10_000.0, gt=1)
-    training: TrainingSection
+    rope_theta: float = Field(10_000.0, gt=1, description="base frequency of the rotary positions")
+    training: TrainingSection = Field(description="how the base model is trained")
 
     @model_validator(mode="after")
     def _heads(self) -> Self:
@@ -362,7 +362,7 @@ class EvaluationSection(Section):
     )
     buckets: int = Field(8, ge=1, description="equal parts of the target length")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
-    passkey: PasskeySection | None = Field(None)
+    passkey: PasskeySection | None = Field(None, description="also ask for a hidden key; not asked when not given")
 
 
 class PromotionSection(Section):
