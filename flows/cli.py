@@ -28,7 +28,7 @@ def main() -> None:
     except LongRecipeError as error:
         from longrecipe_core.errors import RecipeError
 
-        print(f"longrecipe: {error}", file=sys.stderr)
+        print(f"longrecipe: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
 
 

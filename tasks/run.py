@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
+from longrecipe_core.artifacts.manifest import new_attempt
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
 from longrecipe_core.launching.processes import wait_for_jobs
 from longrecipe_core.recipe import Recipe, SourceSection, stage_part
@@ -27,13 +28,14 @@ class Run(BaseModel):
     """What every task is told: the recipe, where the artifacts are, and how to go on from those that are there.
 
     `start_from` is the first stage that may be computed, `force` those that are made again although they are in the
-    store, `adopt` says of stages which checkpoint is taken as their result.
+    store, `adopt` says of stages which checkpoint is taken as their result. `id` names the run's record.
     """
 
     model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
     store: str
+    id: str = Field(default_factory=new_attempt)
     start_from: str | None = None
     force: tuple[str, ...] = ()
     adopt: dict[str, str] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from longrecipe_core.artifacts.fingerprint import canonical_json, fingerprint
 from longrecipe_core.artifacts.lease import Lease, LeaseRecord
 from longrecipe_core.artifacts.lineage import Lineage, lineage
 from longrecipe_core.artifacts.manifest import ArtifactRef, FileEntry, InputEntry, Manifest
+from longrecipe_core.artifacts.runs import LiveRecord, RunRecord, RunRecords, StageRecord, new_record
 from longrecipe_core.artifacts.state import TrainingState
 from longrecipe_core.artifacts.store import ArtifactStore
 
@@ -19,11 +20,16 @@ __all__ = [
     "Lease",
     "LeaseRecord",
     "Lineage",
+    "LiveRecord",
     "Manifest",
+    "RunRecord",
+    "RunRecords",
+    "StageRecord",
     "TrainingState",
     "canonical_json",
     "digest_file",
     "digest_url",
     "fingerprint",
     "lineage",
+    "new_record",
 ]

@@ -1,6 +1,5 @@
 """A lease with a heartbeat: of several runs of one stage, one trains and the others wait."""
 
-import functools
 import logging
 import os
 import socket
@@ -8,15 +7,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict
 
 from longrecipe_core.artifacts.exclusive import create_exclusively, read_if_present, swap
 from longrecipe_core.artifacts.manifest import dump_record, load_record, utc_now
+from longrecipe_core.artifacts.processes import is_dead, process_started, this_host
 from longrecipe_core.artifacts.store import STATE, ArtifactStore, fingerprint_directory
 from longrecipe_core.errors import ArtifactDamagedError, LeaseLostError, StoreError
 
@@ -94,7 +92,7 @@ class Lease:
             if present != watched:
                 watched, since = present, time.monotonic()
             holder = self._read(present)
-            free = holder is not None and (holder.released or _is_dead(holder))
+            free = holder is not None and (holder.released or is_dead(holder.host, holder.pid, holder.process_started))
             if (free or time.monotonic() - since > self.stale_after) and self._take(present):
                 if holder is not None and not holder.released:
                     logger.warning("%s: lease taken over from %s", self._place.uri, holder.owner)
@@ -157,9 +155,9 @@ class Lease:
             owner=self.owner,
             token=uuid.uuid4().hex,
             counter=0,
-            host=_host(),
+            host=this_host(),
             pid=os.getpid(),
-            process_started=_process_started(os.getpid()) or "",
+            process_started=process_started(os.getpid()) or "",
             renewed=utc_now(),
         )
         data = dump_record(record)
@@ -223,39 +221,3 @@ class Lease:
             holder.owner,
             holder.renewed,
         )
-
-
-@functools.cache
-def _host() -> str:
-    """This boot of this machine and this process namespace: only inside it does a process id mean
-    anything.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")
-    return " ".join(
-        [
-            socket.gethostname(),
-            boot.read_text().strip() if boot.exists() else "",
-            os.readlink(namespace) if namespace.is_symlink() else "",
-        ]
-    )
-
-
-def _is_dead(holder: LeaseRecord) -> bool:
-    return holder.host == _host() and _process_started(holder.pid) != holder.process_started
-
-
-def _process_started(pid: int) -> str | None:
-    """When a live process started; None for one that is gone or a zombie."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists():
-            # Ticks since boot. psutil's seconds shift when the wall clock is set, and a live holder would
-            # look like another process.
-            return stat.read_text().rpartition(")")[2].split()[19]
-        return str(process.create_time())
-    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-        return None

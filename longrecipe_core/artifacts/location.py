@@ -26,6 +26,16 @@ class Location:
     def __truediv__(self, name: str) -> "Location":
         return Location(self.fs, f"{self.path}/{name}")
 
+    def children(self) -> list[str]:
+        """Names in this directory, sorted; none where there is no such directory."""
+        try:
+            if self.local:
+                return sorted(os.listdir(self.path))
+            paths = self.fs.ls(self.path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
     @property
     def uri(self) -> str:
         """A plain absolute path for local places (so that `Path` and `from_pretrained` take it too), else

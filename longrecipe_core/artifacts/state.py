@@ -1,9 +1,7 @@
 """Training state: checkpoints to resume from, beside the artifacts, gone once the artifact is there."""
 
 import logging
-import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from longrecipe_core.artifacts.exclusive import fsync_directory, move_aside, read_if_present, replace
@@ -79,7 +77,7 @@ class TrainingState:
             fsync_parents(place.path, self._root.path)
         self._check_lease()
         replace(place.fs, (place / MANIFEST).path, dump_record(manifest))
-        for name in _children(place):
+        for name in place.children():
             if is_attempt(name) and name != attempt:
                 remove_tree(place / name)
         self._prune(step, keep)
@@ -151,18 +149,9 @@ class TrainingState:
         return self._place / f"step-{step}"
 
     def _directories(self) -> list[int]:
-        matches = (re.fullmatch(r"step-([0-9]+)", name) for name in _children(self._place))
+        matches = (re.fullmatch(r"step-([0-9]+)", name) for name in self._place.children())
         return sorted(int(match[1]) for match in matches if match)
 
     def _check_lease(self) -> None:
         if self._lease is not None:
             self._lease.check()
-
-
-def _children(place: Location) -> Sequence[str]:
-    try:
-        if place.local:
-            return os.listdir(place.path)
-        return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in place.fs.ls(place.path, detail=False)]
-    except FileNotFoundError:
-        return []

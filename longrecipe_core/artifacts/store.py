@@ -46,6 +46,11 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 STATE = "state"
+RUNS = "runs"
+POINTERS = "pointers"
+STAGING = "staging"
+NO_KINDS = (STATE, RUNS, POINTERS, STAGING)
+"""Directories under the root that hold no artifacts."""
 
 
 def default_cache() -> Path:
@@ -86,9 +91,9 @@ class ArtifactStore:
 
     def place(self, kind: str, fingerprint: str) -> Location:
         """The directory of manifest and attempts. Raises StoreError for an impossible kind or fingerprint."""
-        if kind == STATE or not re.fullmatch(r"[a-z][a-z0-9_-]*", kind):
+        if kind in NO_KINDS or not re.fullmatch(r"[a-z][a-z0-9_-]*", kind):
             raise StoreError(
-                f"kind {kind!r} can't name an artifact: lower-case letters, digits, - and _; not {STATE!r}"
+                f"kind {kind!r} can't name an artifact: lower-case letters, digits, - and _; not {', '.join(NO_KINDS)}"
             )
         return self.location / kind / fingerprint_directory(fingerprint)
 
