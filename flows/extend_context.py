@@ -36,8 +36,8 @@ def run_recipe(run: Run, summary: RunSummary) -> None:
     tokens = summary.add(tokenize(run, start, outside["corpus"]))
     scores = None
     if recipe.score:
-        extended_before = summary.add(warmup(run, start, tokens)) if recipe.score.warmup else outside.get("score_model")
-        scores = summary.add(score(run, start, tokens, extended_before))
+        warmed = summary.add(warmup(run, start, tokens)) if recipe.score.warmup else None
+        scores = summary.add(score(run, start, tokens, warmed, outside.get("score_model")))
 
     # Section 4.1 and 4.2: sentences worth training on, at positions spread over the target length.
     samples = summary.add(index(run, start, tokens, scores))

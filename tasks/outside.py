@@ -1,14 +1,16 @@
 """What comes from outside the store: sources and a pretrained model, known by their content."""
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+import contextlib
+import os
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, fingerprint
+from longrecipe_core.errors import ArtifactMissingError
 from longrecipe_core.recipe import ModelSection, Recipe
 from tasks.run import Run, sources_reference
+from tasks.stage_task import stage_task
 
 
-@task(name="inputs", cache_policy=NO_CACHE)
+@stage_task("inputs")
 def inputs(run: Run) -> dict[str, ArtifactRef]:
     """See `look_outside`."""
     return look_outside(run.recipe, run.open_store())
@@ -29,6 +31,23 @@ def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]
         if model is not None:
             found[name] = _model_reference(model, store)
     return found
+
+
+def checkpoint_reference(run: Run, checkpoint: str) -> ArtifactRef:
+    """A model that a person names: a directory, fsspec URL or hub id, known by its content; or an artifact's URI.
+
+    Raises:
+        ModelError: There is no model, or it can't be reached.
+        StoreError: A URL that holds credentials.
+    """
+    store = run.open_store()
+    uri = os.path.abspath(checkpoint) if os.path.isdir(checkpoint) else checkpoint.rstrip("/")
+    with contextlib.suppress(ArtifactMissingError):
+        ref = store.ref(store.manifest_of(uri))
+        if ref.kind == "checkpoint":
+            return ref
+    trust = bool(run.recipe.model and run.recipe.model.trust_remote_code)
+    return _model_reference(ModelSection(path=checkpoint, trust_remote_code=trust), store)
 
 
 def _model_reference(model: ModelSection, store: ArtifactStore) -> ArtifactRef:

@@ -3,23 +3,23 @@
 import json
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.evaluation import base_window
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 
 
-@task(name="score", cache_policy=NO_CACHE)
-def score(run: Run, base: ArtifactRef, tokenize: ArtifactRef, extended: ArtifactRef | None = None) -> StageOutcome:
-    """Impactful token analysis (paper, section 4.1): `extended` is the warmed-up or the given model, if any."""
-    section = run.recipe.score
-    assert section is not None
-    inputs = {"base": base, "tokenize": tokenize}
-    if extended is not None:
-        inputs["warmup" if section.source == "warmup" else "score_model"] = extended
-    return settle(run, "score", inputs, _score)
+@stage_task("score")
+def score(
+    run: Run,
+    base: ArtifactRef,
+    tokenize: ArtifactRef,
+    warmup: ArtifactRef | None = None,
+    score_model: ArtifactRef | None = None,
+) -> StageOutcome:
+    """Impactful token analysis (paper, section 4.1): the base model against the warmed-up or the given one, if any."""
+    extended = {name: ref for name, ref in (("warmup", warmup), ("score_model", score_model)) if ref}
+    return settle(run, "score", {"base": base, "tokenize": tokenize} | extended, _score)
 
 
 def _score(work: Work) -> dict[str, Any]:
