@@ -36,6 +36,14 @@ class ArtifactDamagedError(LongRecipeError):
     """An artifact's bytes are not the ones that its manifest lists."""
 
 
+class StartFromError(LongRecipeError):
+    """A stage before the one to start from is not in the store and would have to be computed."""
+
+
+class AdoptionError(LongRecipeError):
+    """A checkpoint can't be taken as a stage's result."""
+
+
 class LeaseLostError(LongRecipeError):
     """Another process took over the stage that this one was working on."""
 
@@ -86,6 +94,18 @@ class JobPreemptedError(LaunchError):
 
 class JobKilledError(LaunchError):
     """A launched job, its launcher or one of its ranks was killed by a signal: a restart may well succeed."""
+
+
+class JobOutOfMemoryError(LaunchError):
+    """A launched job was killed by the kernel for memory: started again, it would need as much."""
+
+
+class RendezvousError(LaunchError):
+    """The ranks of a launched job did not find each other at its start: started again later, they may."""
+
+
+class SlotsError(LongRecipeError):
+    """Slots of a concurrency limit can't be had: it is missing or too small, or the server does not answer."""
 
 
 class EvaluationError(LongRecipeError):

@@ -2,21 +2,19 @@
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.fan_out import engine
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 
 
-@task(name="tokenize", cache_policy=NO_CACHE)
+@stage_task("tokenize")
 def tokenize(run: Run, base: ArtifactRef, corpus: ArtifactRef) -> StageOutcome:
     """Long documents to token shards, split into train and validation."""
     return settle(run, "tokenize", {"base": base, "corpus": corpus}, _tokenize)
 
 
-@task(name="replay", cache_policy=NO_CACHE)
+@stage_task("replay")
 def replay(run: Run, base: ArtifactRef, replay_sources: ArtifactRef) -> StageOutcome:
     """Instruction data to rows packed to the train length."""
     return settle(run, "replay", {"base": base, "replay_sources": replay_sources}, _replay)

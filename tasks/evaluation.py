@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
+from tasks.gpu_slots import gpu_slots
+from tasks.progress import counted_progress
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 
 if TYPE_CHECKING:
     from longrecipe_core.evaluation.job import EvaluatedModel
 
-MEASURED = "model"
-"""What stage `measure` calls its model in its rows."""
+MERGED, MEASURED = "stage 2, merged", "model"
+"""What stage `evaluate` calls the merged model in its rows, and what stage `measure` calls its only one."""
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
+@stage_task("evaluate")
 def evaluate(
     run: Run,
     base: ArtifactRef,
@@ -30,7 +30,7 @@ def evaluate(
     return settle(run, "evaluate", inputs, _evaluate)
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@stage_task("report")
 def report(
     run: Run, evaluate: ArtifactRef, merge: ArtifactRef, index: ArtifactRef, score: ArtifactRef | None = None
 ) -> StageOutcome:
@@ -39,7 +39,7 @@ def report(
     return settle(run, "report", inputs, _report)
 
 
-@task(name="measure", cache_policy=NO_CACHE)
+@stage_task("measure")
 def measure(run: Run, model: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
     """Measure any one checkpoint on the validation documents, as `evaluate` measures the run's own."""
     return settle(run, "measure", {"model": model, "tokenize": tokenize}, _measure)
@@ -57,7 +57,7 @@ def _evaluate(work: Work) -> dict[str, Any]:
     models += [
         EvaluatedModel(name="stage 0, extended", directory=work.fetch("extend")),
         EvaluatedModel(name="stage 1, annealed", directory=work.fetch("anneal")),
-        EvaluatedModel(name="stage 2, merged", directory=work.fetch("merge")),
+        EvaluatedModel(name=MERGED, directory=work.fetch("merge")),
     ]
     window = base_window(work)
     _launch(work, models, window)
@@ -91,7 +91,8 @@ def _launch(work: Work, models: "Sequence[EvaluatedModel]", window: int | None) 
     )
     path = work.output.parent / "job.json"
     path.write_text(job.model_dump_json(indent=1))
-    launch_evaluation(path, log=work.log)
+    with gpu_slots(work, 1), counted_progress(work) as log:
+        launch_evaluation(path, log=log)
 
 
 def _report(work: Work) -> dict[str, Any]:

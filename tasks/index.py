@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.fan_out import engine
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 
 
-@task(name="index", cache_policy=NO_CACHE)
+@stage_task("index")
 def index(run: Run, base: ArtifactRef, tokenize: ArtifactRef, score: ArtifactRef | None = None) -> StageOutcome:
     """Select sentences and draw positions for every training sample."""
     inputs = {"base": base, "tokenize": tokenize} | ({"score": score} if score else {})

@@ -4,16 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
-@task(name="merge", cache_policy=NO_CACHE)
+@stage_task("merge")
 def merge(run: Run, base: ArtifactRef, anneal: ArtifactRef) -> StageOutcome:
     """Stage 2: average the base model's weights with the annealed model's."""
     return settle(run, "merge", {"base": base, "anneal": anneal}, _merge)

@@ -5,6 +5,8 @@ from typing import Any
 
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.evaluation import base_window
+from tasks.gpu_slots import gpu_slots
+from tasks.progress import counted_progress
 from tasks.run import Run, StageOutcome, Work, settle
 from tasks.stage_task import stage_task
 
@@ -52,6 +54,7 @@ def _score(work: Work) -> dict[str, Any]:
         metrics=scratch / "metrics.json",
     )
     (scratch / "job.json").write_text(job.model_dump_json(indent=1))
-    launch_scoring(scratch / "job.json", log=work.log)
+    with gpu_slots(work, len(set(recipe.launch.score_devices))), counted_progress(work) as log:
+        launch_scoring(scratch / "job.json", log=log)
     metrics: dict[str, Any] = json.loads(job.metrics.read_text(encoding="utf-8"))
     return metrics

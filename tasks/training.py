@@ -4,33 +4,31 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from longrecipe_core.artifacts import ArtifactRef
 from tasks.run import Run, StageOutcome, Work, settle
+from tasks.stage_task import stage_task
 from tasks.training_run import train
 
 
-@task(name="base", cache_policy=NO_CACHE)
+@stage_task("base")
 def base(run: Run, corpus: ArtifactRef) -> StageOutcome:
     """Train a tokenizer and a small base model on the spot."""
     return settle(run, "base", {"corpus": corpus}, _base)
 
 
-@task(name="warmup", cache_policy=NO_CACHE)
+@stage_task("warmup")
 def warmup(run: Run, base: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
     """A short full-length training, whose result stage `score` compares with the base model (paper, section 4.1)."""
     return settle(run, "warmup", {"base": base, "tokenize": tokenize}, _warmup)
 
 
-@task(name="extend", cache_policy=NO_CACHE)
+@stage_task("extend")
 def extend(run: Run, base: ArtifactRef, tokenize: ArtifactRef, index: ArtifactRef) -> StageOutcome:
     """Stage 0: context extension on skipped positions."""
     return settle(run, "extend", {"base": base, "tokenize": tokenize, "index": index}, _extend)
 
 
-@task(name="anneal", cache_policy=NO_CACHE)
+@stage_task("anneal")
 def anneal(run: Run, extend: ArtifactRef, replay: ArtifactRef) -> StageOutcome:
     """Stage 1: annealing on replay data, at a rate that decays to zero."""
     return settle(run, "anneal", {"extend": extend, "replay": replay}, _anneal)

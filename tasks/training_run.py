@@ -16,6 +16,8 @@ from longrecipe_core.errors import (
     LeaseLostError,
 )
 from longrecipe_core.recipe import RopeSection, TrainingSection
+from tasks.gpu_slots import gpu_slots
+from tasks.progress import training_progress
 from tasks.run import Log, Work
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def train(
     from longrecipe_core.modeling import finish_checkpoint
     from longrecipe_core.training.checkpoint import complete_steps
     from longrecipe_core.training.job import TrainingJob
-    from longrecipe_core.training.metrics import read_metrics
+    from longrecipe_core.training.metrics_file import read_metrics
 
     recipe, scratch = work.run.recipe, work.output.parent
     trust = bool(recipe.model and recipe.model.trust_remote_code)
@@ -61,7 +63,11 @@ def train(
     (scratch / "job.json").write_text(job.model_dump_json(indent=1))
     state = TrainingState(work.store, work.key, work.lease)
     restore(state, job.checkpoints, work, job.inputs)
-    with states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log) as stop:
+    with (
+        gpu_slots(work, recipe.launch.processes),
+        training_progress(work, job.logs / "metrics.jsonl"),
+        states_kept(state, job.checkpoints, recipe.launch.checkpoints_kept, work.log) as stop,
+    ):
         with_restarts(
             lambda: launch_training(scratch / "job.json", cuda=torch.cuda.is_available(), log=work.log, stop=stop),
             newest=lambda: max(complete_steps(job.checkpoints), default=0),
@@ -213,4 +219,9 @@ def keep_newest(state: TrainingState, checkpoints: Path, kept: int, stored: int 
 
 
 def _link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
+    try:
+        Path(target).hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a filesystem without hard links
+        shutil.copyfile(source, target)

@@ -21,7 +21,7 @@ from longrecipe_core.recipe import (
 )
 from longrecipe_core.selection import token_classes
 from longrecipe_core.training.job import DataSpec, TrainingJob
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 WINDOW, TRAIN, TARGET, STEPS, BATCH, SEED = 1024, 2048, 8192, 20, 4, 2027
 

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.figures import Figure, Report
 from benchmarks.train import models
 from longrecipe_core.launching import launch_training
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 SAVES = 3
 

@@ -40,13 +40,16 @@ def evaluate(job: EvaluationJob) -> None:
     torch.set_num_threads(job.threads or os.cpu_count() or 1)
     documents = choose_documents(TokenShards(job.tokens, "validation"), job.evaluation, job.target_length, job.seed)
     rows: list[dict[str, Any]] = []
-    for entry in job.models:
+    for number, entry in enumerate(job.models, start=1):
         model = _load(entry, job)
         nll = token_nll(model, *documents, bf16=job.evaluation.precision == "bf16", chunk=job.loss_chunk)
         found = [{"measure": "nll"} | row for row in bucket_rows(nll, job.evaluation.buckets, job.target_length)]
         rows += [{"model": entry.name, "seed": job.seed} | row for row in [*found, *_passkey(model, entry, job)]]
         del model  # before the next one is loaded
-        print(f"{entry.name}: NLL {np.nanmean(nll):.4f} over {len(nll)} documents", flush=True)
+        mean = np.nanmean(nll)
+        print(
+            f"model {number} of {len(job.models)}, {entry.name}: NLL {mean:.4f} over {len(nll)} documents", flush=True
+        )
     job.output.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), job.output / "evaluation.parquet")
     plot_nll(rows, job.window, job.output / "nll.png")

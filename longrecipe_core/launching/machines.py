@@ -18,14 +18,21 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Self
 
-from longrecipe_core.errors import JobKilledError, JobPreemptedError, LaunchError
+from longrecipe_core.errors import (
+    JobKilledError,
+    JobOutOfMemoryError,
+    JobPreemptedError,
+    LaunchError,
+    RendezvousError,
+)
 from longrecipe_core.launching.outcome import LOST
 
 MACHINE_RANK, MAIN_ADDRESS = "LONGRECIPE_MACHINE_RANK", "LONGRECIPE_MAIN_ADDRESS"
 SLURM_RANK = "SLURM_NODEID"
 BEAT_SECONDS = 1.0
 VERDICT_SECONDS = 15.0  # a machine whose ranks failed tells so within, however slow the shared directory
-KINDS: dict[str, type[LaunchError]] = {k.__name__: k for k in (LaunchError, JobKilledError, JobPreemptedError)}
+AGAIN = (JobKilledError, JobPreemptedError, RendezvousError)  # after these another attempt may follow
+KINDS: dict[str, type[LaunchError]] = {k.__name__: k for k in (LaunchError, JobOutOfMemoryError, *AGAIN)}
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,7 @@ class Leader:
         if told is None:
             self._tell("done")
         else:
-            again = isinstance(told, JobKilledError | JobPreemptedError)
-            self._tell("ended" if again else "failed")
+            self._tell("ended" if isinstance(told, AGAIN) else "failed")
         if told is not None and told is not error and not (self._asked and self._asked.is_set()):
             raise told from None
 

@@ -7,7 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from longrecipe_core.errors import PREEMPTED_EXIT_CODE, JobKilledError, JobPreemptedError, LaunchError
+from longrecipe_core.errors import (
+    PREEMPTED_EXIT_CODE,
+    JobKilledError,
+    JobPreemptedError,
+    LaunchError,
+    RendezvousError,
+)
 
 TAIL_LINES = 60
 # What torchrun is told to put before each rank's lines; torch puts the same before tracebacks of a rank.
@@ -15,6 +21,11 @@ RANK_PREFIX = "[rank${rank}]: "
 RANK = re.compile(r"^\[rank(\d+)\]: ")
 TIMED_OUT = re.compile(r"[Tt]imed out (waiting|after)|collective operation timeout|Wait timeout|[Tt]imeout.*barrier")
 LOST = re.compile(r"[Cc]onnection (was )?(closed|reset|refused)|[Bb]roken pipe|remote process exited|no error message")
+# Of stores and process groups that are made at the start only: torch's TCPStore and torchrun, gloo.
+APART = re.compile(
+    r"while trying to connect to|waiting for clients|EADDRINUSE|Rendezvous(Connection|Timeout|Closed|State)Error|"
+    r"connectFullMesh failed"
+)
 ENDED_LATE = 5  # seconds; torchrun gives the others 30 after the first that failed, then kills them
 
 
@@ -125,7 +136,8 @@ def training_failure(
     if outcome is None or not outcome.failures:
         if code > 128:
             return JobKilledError(f"{what}: its launcher {killed_by(code - 128)}")
-        return LaunchError(f"{what} ended with code {code}: {cause(tail.of(None))}")
+        kind = RendezvousError if APART.search(cause(tail.of(None))) else LaunchError
+        return kind(f"{what} ended with code {code}: {cause(tail.of(None))}")
     return _rank_failure(what, code, tail, outcome.failures, ranks, collective_timeout)
 
 
@@ -169,8 +181,12 @@ def _rank_failure(
         if f.code < 0 and f.code != -signal.SIGTERM and f.second - first < ENDED_LATE and f.rank not in waited
     ]
     if killed:
-        told = "; ".join(f"rank {f.rank} {killed_by(-f.code)}" for f in killed)
-        return JobKilledError(f"{what}: {told}; its last line: {cause(tail.of(killed[0].rank))}")
+        who = "; ".join(f"rank {f.rank} {killed_by(-f.code)}" for f in killed)
+        return JobKilledError(f"{what}: {who}; its last line: {cause(tail.of(killed[0].rank))}")
+    told = {f.rank: cause(tail.of(f.rank)) for f in failures}
+    apart = [rank for rank in told if APART.search(told[rank])]
+    if apart and all(f.code < 0 or f.rank in apart or LOST.search(told[f.rank]) for f in failures):
+        return RendezvousError(f"{what}: its ranks did not find each other: rank {apart[0]}: {told[apart[0]]}")
     if waited:
         # A rank that came to an end by itself was there, whatever it met; one that torchrun had to end was not.
         absent = [f.rank for f in failures if f.code < 0 and f.rank not in waited]
@@ -182,7 +198,7 @@ def _rank_failure(
     if failures[0].code == -signal.SIGTERM:
         return JobKilledError(f"{what}: rank {failures[0].rank} {killed_by(signal.SIGTERM)}")
     # One that lost its connection to another only tells that the other ended; one that saved was told to.
-    causes = {f.rank: cause(tail.of(f.rank)) for f in failures if f.code >= 0}
+    causes = {f.rank: told[f.rank] for f in failures if f.code >= 0}
     own = [f.rank for f in failures if f.rank in causes and f.code != PREEMPTED_EXIT_CODE]
     saved = [rank for rank in causes if rank not in own]
     rank = next((rank for rank in own if not LOST.search(causes[rank])), None)

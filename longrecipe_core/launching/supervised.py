@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from longrecipe_core.errors import LaunchError
+from longrecipe_core.errors import JobKilledError, JobOutOfMemoryError, LaunchError
+from longrecipe_core.launching.memory_kills import memory_kills
 from longrecipe_core.launching.outcome import Tail, plain_failure
 from longrecipe_core.launching.processes import SUPERVISOR, end_job
 
@@ -42,8 +43,10 @@ def run_supervised(
         failure: Tells why the job failed, of `what`, the supervisor's code (a signal's number negative) and the lines.
 
     Raises:
+        JobOutOfMemoryError: The job was killed, and the kernel has killed for memory meanwhile.
         LaunchError: The job ended with an error; the message has the line that tells why. What kind: see `failure`.
     """
+    kills_before = memory_kills()
     token = uuid.uuid4().hex
     tail = Tail()
     # A session of its own: Ctrl-C in a terminal reaches the flow only, whose end then ends the job in good order.
@@ -77,7 +80,10 @@ def run_supervised(
     if supervisor.returncode:
         if stop is not None and stop.is_set():
             raise LaunchError(f"{what} was told to stop, with code {supervisor.returncode}")
-        raise failure(what, supervisor.returncode, tail)
+        error = failure(what, supervisor.returncode, tail)
+        if isinstance(error, JobKilledError) and memory_kills() != kills_before:
+            raise JobOutOfMemoryError(f"{error}; by the kernel, for memory: see docs/memory.md for what takes less")
+        raise error
 
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:

@@ -60,6 +60,12 @@ class LaunchSection(Section):
     preemption_grace: int = Field(
         60, ge=1, description="seconds that a job told to end by SIGTERM has to save its state before it is killed"
     )
+    gpu_limit: str | None = Field(
+        None,
+        min_length=1,
+        description="global concurrency limit of Prefect's: a training rank, an evaluation and a device that scores "
+        "hold a slot each, see docs/run-page.md",
+    )
     collective_timeout: int = Field(1800, ge=10, description="seconds after which a hung rank is an error")
 
     @property

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.checkpoint_tensors import State, Tensors, flush, make_stager, names_in, write
 from longrecipe_core.training.job import TrainingJob
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 from longrecipe_core.training.random_state import random_state, restore_random_state
 
 SEEN_SECONDS = 120.0

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from longrecipe_core.training.metrics_file import read_metrics
+
 LINE_SECONDS = 2.0
 
 
@@ -18,8 +20,8 @@ class Metrics:
     def __init__(self, directory: Path, steps_taken: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "metrics.jsonl"
-        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= steps_taken]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        kept = [row for row in read_metrics(self._path) if row["step"] <= steps_taken]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._told = -LINE_SECONDS
         self._seconds = self._waited = 0.0
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=steps_taken + 1)
@@ -50,19 +52,8 @@ class Metrics:
         self._events.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `metrics.jsonl`; a line cut by a crash is left out."""
-    return [json.loads(line) for line in _complete_lines(path)]
-
-
 def peak_memory_mb(device: torch.device) -> float:
     """MiB: device memory ever allocated on CUDA, the process's largest resident size on CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _complete_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -9,7 +9,7 @@ import pytest
 from launched_jobs import make_material, processes_of, ranks_of, wait_until, write_job
 
 from longrecipe_core.training.checkpoint import complete_steps
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 LONG = 20000  # steps that no test waits for
 

@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file
 from training_material import make_material, train, write_job
 
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 STEPS, LENGTH, BATCH = 20, 61, 4  # no mode divides the length
 

@@ -14,7 +14,7 @@ from longrecipe_core.artifacts import ArtifactStore, Lease, TrainingState, finge
 from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.recipe import Recipe
 from longrecipe_core.training.job import DataSpec
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 from tasks.run import Run, Work
 from tasks.stages import STAGES
 from tasks.training_run import train

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from training_material import BATCH, STEPS, TARGET, TRAIN, curve, ended, printed, train, write_job
 
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 
 def test_two_ranks_train_the_curve_of_one(finished):

@@ -11,7 +11,7 @@ from launched_jobs import make_material, processes_of, ranks_of, wait_until, wri
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.launching import launch_training
 from longrecipe_core.launching.machines import free_port
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 STEPS = 20
 

@@ -26,7 +26,7 @@ from longrecipe_core.recipe import (
 )
 from longrecipe_core.selection import token_classes
 from longrecipe_core.training.job import DataSpec, TrainingJob
-from longrecipe_core.training.metrics import read_metrics
+from longrecipe_core.training.metrics_file import read_metrics
 
 STEPS, BATCH, TRAIN, TARGET, WINDOW = 60, 4, 64, 256, 64
 

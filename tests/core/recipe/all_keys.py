@@ -81,7 +81,7 @@ launch:
    sharding: none, cpu_offload: false, threads: 1, workers: 1, engine: null,
    ray_address: null, score_devices: [auto, auto], activation_checkpointing: none, mlp_tile: null,
    loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, restarts: 3,
-   preemption_grace: 60, collective_timeout: 1800}
+   preemption_grace: 60, gpu_limit: gpu, collective_timeout: 1800}
 """
 MODEL = ("base=null", "model={path: SECRET-model, revision: SECRET-r5, trust_remote_code: false}")
 

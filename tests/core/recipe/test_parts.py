@@ -141,6 +141,7 @@ DECIDES = {
     "launch.checkpoints_kept": ("5", ""),
     "launch.restarts": ("7", ""),
     "launch.preemption_grace": ("7", ""),
+    "launch.gpu_limit": ("other", ""),
     "launch.collective_timeout": ("60", ""),
 }
 
