@@ -1,4 +1,4 @@
-"""`longrecipe`: run, plan, verify, positions, import-index."""
+"""`longrecipe`: run, plan, verify, positions, import-index, latest."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from flows.import_index import add_import_command
+from flows.latest import add_latest_command
 from flows.positions import add_positions_command
 from longrecipe_core.errors import LongRecipeError
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("uri", metavar="URI", help="of an artifact, as run prints it")
     add_positions_command(commands, recipe)
     add_import_command(commands)
+    add_latest_command(commands, store)
     return top
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,11 +79,16 @@ def digest_file(fs: AbstractFileSystem, path: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def remembered_digest(fs: AbstractFileSystem, path: str, memory: DigestMemory | None) -> tuple[str, int]:
-    """As `digest_file`, reading the file only when the memory doesn't know it as it is now."""
+def remembered_digest(
+    fs: AbstractFileSystem, path: str, memory: DigestMemory | None, listed: Mapping[str, Any] | None = None
+) -> tuple[str, int]:
+    """As `digest_file`, reading the file only when the memory doesn't know it as it is now.
+
+    `listed` is what a listing has just told of a remote file: it saves a request for each.
+    """
     if memory is None:
         return digest_file(fs, path)
-    place, (stamp, size, changed_ns) = uri_of(fs, path), _stamp(fs, path)
+    place, (stamp, size, changed_ns) = uri_of(fs, path), _stamp(fs, path, listed)
     known = memory.recall(place, stamp) if stamp else None
     if known is not None:
         return known, size
@@ -110,16 +115,18 @@ def digest_url(url: str | os.PathLike[str], *, memory: DigestMemory | None = Non
     fs, path = url_to_fs(text, use_listings_cache=False)
     if fs.isfile(path):
         return remembered_digest(fs, path, memory)[0]
-    base, paths = _members(fs, str(path).rstrip("/"))
-    if not paths:
+    base, members = _members(fs, str(path).rstrip("/"))
+    if not members:
         raise InputMissingError(f"{redact(text)}: no file there")
-    rows = sorted((os.path.relpath(one, base), remembered_digest(fs, one, memory)[0]) for one in paths)
+    rows = sorted(
+        (os.path.relpath(one, base), remembered_digest(fs, one, memory, listed)[0]) for one, listed in members.items()
+    )
     return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()
 
 
-def _members(fs: AbstractFileSystem, path: str) -> tuple[str, list[str]]:
+def _members(fs: AbstractFileSystem, path: str) -> tuple[str, dict[str, Mapping[str, Any] | None]]:
     if fs.isdir(path):
-        return path, list(_walk_local(path)) if is_local(fs) else list(fs.find(path))
+        return path, dict.fromkeys(_walk_local(path)) if is_local(fs) else fs.find(path, detail=True)
     fixed = []
     for part in PurePosixPath(path).parts:
         if any(magic in part for magic in "*?["):
@@ -127,8 +134,8 @@ def _members(fs: AbstractFileSystem, path: str) -> tuple[str, list[str]]:
         fixed.append(part)
     base = str(PurePosixPath(*fixed))
     if base == path:
-        return path, []
-    return base, [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
+        return path, {}
+    return base, {name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"}
 
 
 def _walk_local(path: str) -> Iterator[str]:
@@ -143,7 +150,7 @@ def _walk_local(path: str) -> Iterator[str]:
         yield from (os.path.join(directory, name) for name in files)
 
 
-def _stamp(fs: AbstractFileSystem, path: str) -> tuple[str, int, int | None]:
+def _stamp(fs: AbstractFileSystem, path: str, listed: Mapping[str, Any] | None = None) -> tuple[str, int, int | None]:
     """(what changes whenever the content does, or "" where nothing tells; size; time of change in ns if
     known).
     """
@@ -155,7 +162,8 @@ def _stamp(fs: AbstractFileSystem, path: str) -> tuple[str, int, int | None]:
             status.st_size,
             max(times),
         )
-    info = fs.info(path)
+    # Over HTTP a listing tells names only.
+    info = listed if listed and listed.get("ETag") else fs.info(path)
     size = int(info.get("size") or 0)
     etag = str(info.get("ETag") or "")
     if not etag or etag.startswith("W/"):  # a weak ETag does not promise equal bytes

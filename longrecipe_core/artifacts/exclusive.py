@@ -1,12 +1,13 @@
 """Small records written so that of several writers exactly one wins, on every kind of filesystem.
 
-Local files: hard links for creation, `flock` for replacement. S3: conditional PUT (If-None-Match,
-If-Match). `memory://`: a lock of this process. Other remote filesystems get what their
+Local files: hard links for creation (`flock` where there are none), `flock` for replacement. S3: conditional PUT
+(If-None-Match, If-Match). `memory://`: a lock of this process. Other remote filesystems get what their
 `pipe_file(mode="create")` gives. A record's bytes must be unique to its writer: reading back one's own
 bytes is how an uncertain write is settled.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _MEMORY_LOCK = threading.RLock()
 _REMOTE_TRIES = 4
+# What filesystems without hard links say to one: some of FUSE, SMB and FAT.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 def read_if_present(fs: AbstractFileSystem, path: str) -> bytes | None:
@@ -128,8 +131,7 @@ def move_aside(fs: AbstractFileSystem, path: str, data: bytes, aside: str, reaso
             return False  # another process was faster
         if Path(aside).read_bytes() != data:
             # A new one was written since `data` was read: that one stays.
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
+            _create_local(path, Path(aside).read_bytes())
             os.unlink(aside)
             return False
         fsync_directory(os.path.dirname(path))
@@ -161,6 +163,13 @@ def _create_local(path: str, data: bytes) -> bool:
         except FileExistsError:
             # Over NFS a repeated request fails although its first copy made the link.
             return Path(path).read_bytes() == data
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with _file_lock(f"{path}.lock"):
+                if os.path.exists(path):
+                    return False
+                os.rename(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
     fsync_directory(os.path.dirname(path))

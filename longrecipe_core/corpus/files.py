@@ -2,8 +2,10 @@
 
 import os
 import sysconfig
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -27,10 +29,11 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a source, on any fsspec filesystem."""
+    """One file of a source, on any fsspec filesystem; `listed` is what the listing told of it."""
 
     fs: AbstractFileSystem
     path: str
+    listed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def uri(self) -> str:
@@ -71,22 +74,26 @@ def list_files(path: str, format: str) -> list[SourceFile]:
         raise CorpusError(f"source {redact(path)}: can't be opened: {one_line(error)}") from error
     if STDLIB in path:
         root = PurePosixPath(sysconfig.get_path("stdlib"))
-        found = [name for name in found if not _NOT_STDLIB & set(PurePosixPath(name).relative_to(root).parts)]
+        found = {
+            name: info
+            for name, info in found.items()
+            if not _NOT_STDLIB & set(PurePosixPath(name).relative_to(root).parts)
+        }
     if not found:
         wanted = " or ".join(_SUFFIXES.get(format, ("any name",)))
         raise CorpusError(
             f"source {redact(path)}: no file there; a file, a glob, or a directory with files of {wanted} would do"
         )
-    return [SourceFile(fs, name) for name in sorted(found)]
+    return [SourceFile(fs, name, info) for name, info in sorted(found.items())]
 
 
-def _listing(fs: AbstractFileSystem, place: str, format: str) -> list[str]:
+def _listing(fs: AbstractFileSystem, place: str, format: str) -> dict[str, Any]:
     if fs.isfile(place):
-        return [place]
+        return {place: fs.info(place)}
     if fs.isdir(place):
-        below = [name for name in fs.find(place) if not _hidden(name, place)]
-        return [name for name in below if _fits(name, format)]
-    return [name for name, info in fs.glob(place, detail=True).items() if info["type"] == "file"]
+        below = fs.find(place, detail=True).items()
+        return {name: info for name, info in below if not _hidden(name, place) and _fits(name, format)}
+    return {name: info for name, info in fs.glob(place, detail=True).items() if info["type"] == "file"}
 
 
 def _hidden(name: str, place: str) -> bool:

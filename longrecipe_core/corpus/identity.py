@@ -39,7 +39,7 @@ def source_digest(source: SourceSection, memory: DigestMemory | None = None) -> 
             files = list_files(source.path, source.format)
             content = [
                 "files",
-                [(file.compression, remembered_digest(file.fs, file.path, memory)[0]) for file in files],
+                [(file.compression, remembered_digest(file.fs, file.path, memory, file.listed)[0]) for file in files],
             ]
         tokenizer = _tokenizer_digest(source.tokenizer, memory) if source.tokenizer is not None else None
     except (OSError, InputMissingError) as error:
@@ -63,4 +63,6 @@ def _tokenizer_digest(tokenizer: str, memory: DigestMemory | None) -> object:
     if not os.path.isdir(place):
         return ["hub", model_commit(place)]
     files = [file for file in list_files(place, "any") if not file.path.endswith(_WEIGHTS)]
-    return [(os.path.basename(file.path), remembered_digest(file.fs, file.path, memory)[0]) for file in files]
+    return [
+        (os.path.basename(file.path), remembered_digest(file.fs, file.path, memory, file.listed)[0]) for file in files
+    ]
