@@ -11,6 +11,7 @@ from prefect.exceptions import CancelledRun, TerminationSignal
 from flows.cards import publish_cards
 from flows.resume import resume_command
 from flows.summary import RunSummary
+from flows.worker import end_with_worker
 from longrecipe_core.artifacts import ArtifactStore, LiveRecord, RunRecords, StageRecord, new_record
 from tasks.run import Run, StageOutcome, run_log
 
@@ -26,6 +27,7 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
 
     A run that ends badly says in its log, and in a note on the exception, which command resumes it.
     """
+    end_with_worker()
     store, log, summary = run.open_store(), run_log(), RunSummary()
     record = LiveRecord(
         store,
