@@ -5,7 +5,7 @@ from functools import partial
 from prefect import flow
 
 from flows.by_name import run_stages
-from flows.parameters import recipe_parameters
+from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from tasks.evaluation import measure
@@ -14,7 +14,7 @@ from tasks.run import Run, run_log
 from tasks.scores import measured_scores
 
 
-@flow(name="evaluate-model")
+@flow(name="evaluate-model", flow_run_name=run_name)
 @partial(recipe_parameters, leave_out={"start_from"})
 def evaluate_model(run: Run, checkpoint: str) -> RunSummary:
     """Measure a model on the validation documents of a recipe, at its target length.

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.parameters import recipe_parameters
+from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from tasks.corpus import replay, tokenize
@@ -15,7 +15,7 @@ from tasks.score import score
 from tasks.training import anneal, base, extend, warmup
 
 
-@flow(name="extend-context")
+@flow(name="extend-context", flow_run_name=run_name)
 @recipe_parameters
 def extend_context(run: Run) -> RunSummary:
     """Extend a model's context window (arXiv 2409.00509); every stage is skipped whose result is in the store."""

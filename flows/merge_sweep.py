@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
 from flows.by_name import run_stages
-from flows.parameters import recipe_parameters
+from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from tasks.evaluation import measure
@@ -19,7 +19,7 @@ from tasks.scores import measured_scores
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-@flow(name="merge-sweep")
+@flow(name="merge-sweep", flow_run_name=run_name)
 @partial(recipe_parameters, leave_out={"start_from"})
 def merge_sweep(run: Run, base_weights: Annotated[list[Weight], Field(min_length=1)]) -> RunSummary:
     """Merge and measure at several weights: what the base model keeps at short length against the gain at long length.

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, TypeVar
 
+from prefect.context import FlowRunContext
 from pydantic import Field
 
 from longrecipe_core.cost.heads import check_recipe
+from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe import Recipe
+from tasks import names
 from tasks.run import Run
 from tasks.stages import STAGES
 
@@ -83,11 +86,21 @@ def build_run(given: Mapping[str, Any]) -> Run:
         RecipeError: One line per problem of the recipe, also those that only a look at its files tells.
     """
     choices = {name: given[name] for name in RUN_PARAMETERS if name in given}
-    groups = {name: given[name] for name in Recipe.model_fields if given.get(name) is not None}
-    recipe = Recipe.assemble(given.get("recipe"), groups, given.get("overrides") or ())
+    recipe = _recipe(given)
     check_recipe(recipe)
     choices["store"] = choices.get("store") or default_store()
     return Run(recipe=recipe, **choices)
+
+
+def run_name() -> str:
+    """Of the flow run that begins, for `flow(flow_run_name=...)`; one whose recipe is wrong keeps Prefect's name."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    try:
+        return names.flow_run_name(_recipe(context.parameters or {}))
+    except RecipeError:
+        return str(context.flow_run.name)
 
 
 def default_store() -> str:
@@ -98,6 +111,11 @@ def default_store() -> str:
 def parameters_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe as a flow's parameters."""
     return {name: value for name in Recipe.model_fields if (value := getattr(recipe, name)) is not None}
+
+
+def _recipe(given: Mapping[str, Any]) -> Recipe:
+    groups = {name: given[name] for name in Recipe.model_fields if given.get(name) is not None}
+    return Recipe.assemble(given.get("recipe"), groups, given.get("overrides") or ())
 
 
 def _groups() -> dict[str, tuple[Any, Any, str]]:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.parameters import recipe_parameters
+from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from tasks.corpus import replay, tokenize
@@ -13,7 +13,7 @@ from tasks.score import score
 from tasks.training import base, warmup
 
 
-@flow(name="prepare-data")
+@flow(name="prepare-data", flow_run_name=run_name)
 @recipe_parameters
 def prepare_data(run: Run) -> RunSummary:
     """Prepare the data of a recipe: on machines without GPUs, before the training has any.

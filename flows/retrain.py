@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.extend_context import run_recipe
-from flows.parameters import recipe_parameters
+from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from longrecipe_core.artifacts.pointers import Pointer, read_pointer
@@ -23,7 +23,7 @@ from tasks.promotion import (
 from tasks.run import Run, run_log
 
 
-@flow(name="retrain")
+@flow(name="retrain", flow_run_name=run_name)
 @recipe_parameters
 def retrain(run: Run) -> RunSummary:
     """Run what depends on changed data or a changed recipe; promote the model unless it is worse than the present."""
