@@ -16,7 +16,9 @@ from s3_server import SECRET, S3Server, s3, s3_server  # noqa: F401
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, digest_url, exclusive
 from longrecipe_core.artifacts.fingerprint import fingerprint
+from longrecipe_core.corpus import source_digest
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, LeaseLostError
+from longrecipe_core.recipe import CorpusSourceSection
 
 KEY = fingerprint("s3")
 FILES = {"config.json": b"{}", "deep/weights.bin": bytes(range(256)) * 8000, "empty": b""}
@@ -275,3 +277,38 @@ def test_wrong_credentials_are_told_without_the_secret(
         ArtifactStore(f"{bucket}/x", cache=tmp_path).find("tokens", KEY)
     assert "not-the-right-one" not in str(caught.value)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_an_unchanged_source_is_looked_at_with_listings_only(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is content; a listing with the same ETags saves reading it, and a request for each file."""
+    fs, place = store.location.fs, f"{store.location.path}/documents"
+    for number in range(20):
+        fs.pipe_file(f"{place}/{number}.txt", b"text %d" % number)
+    requests: list[str] = []
+    original = type(fs)._call_s3
+
+    async def counted(self: object, method: str, *arguments: object, **options: object) -> object:
+        requests.append(method)
+        return await original(self, method, *arguments, **options)
+
+    monkeypatch.setattr(type(fs), "_call_s3", counted)
+    source = CorpusSourceSection(path=f"s3://{place}")
+
+    def look() -> tuple[str, int, int]:
+        requests.clear()
+        digest = source_digest(source, store.digests)
+        return digest, requests.count("get_object"), requests.count("head_object")
+
+    first, read, _ = look()
+    assert read == 20
+    again, read, asked = look()
+    assert (again, read) == (first, 0)
+    assert asked < 5  # whether the place is a file or a directory
+    fs.pipe_file(f"{place}/7.txt", b"other")
+    changed, read, _ = look()
+    assert changed != first
+    assert read == 1
+    fs.pipe_file(f"{place}/7.txt", b"text 7")
+    assert look()[0] == first
