@@ -52,6 +52,6 @@ def is_curable(error: BaseException) -> bool:
 
 def is_storage_error(error: BaseException) -> bool:
     """Whether an object store or a network file system could not be reached, or failed for the moment."""
-    if isinstance(error, OSError):
-        return isinstance(error, TimeoutError) or error.errno in STORAGE_ERRNOS
+    if isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in STORAGE_ERRNOS):
+        return True
     return any(f"{kind.__module__}.{kind.__qualname__}" in STORAGE_ERRORS for kind in type(error).__mro__)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib.figure
 
 
-def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, path: Path) -> None:
-    """One line per model over the middle of each bucket, with the old window marked; a PNG at `path`."""
+def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, target: Path | BinaryIO, dpi: int = 120) -> None:
+    """One line per model over the middle of each bucket, with the old window marked; a PNG, to a path or a file."""
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -23,4 +23,4 @@ def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, path: Path) -> 
     # Below the axes, where it covers no line.
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     # No software version in the file: the same numbers give the same bytes.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.savefig(target, format="png", dpi=dpi, metadata={"Software": None})

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from longrecipe_core.errors import JobKilledError, JobPreemptedError, LaunchError
+from longrecipe_core.errors import JobKilledError, JobPreemptedError, LaunchError, RendezvousError
 from longrecipe_core.launching.outcome import Tail, cause, last_lines, plain_failure, training_failure
 
 CLOSED = "RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:43210"
@@ -114,3 +114,28 @@ def test_last_lines_are_those_of_the_machine_s_ranks(tmp_path):
         directory.mkdir(parents=True)
         (directory / "stdout.log").write_text(text)
     assert last_lines(tmp_path, range(2, 4), count=2) == ["[rank2]: b", "[rank2]: c", "[rank3]: d"]
+
+
+# As torch 2.13 tells them.
+NO_MAIN = (
+    "torch.distributed.DistNetworkError: The client socket has timed out after 2000ms while trying to connect to (a, 1)."
+)
+NO_OTHERS = "torch.distributed.DistStoreError: Timed out after 3 seconds waiting for clients. 1/2 clients joined."
+TAKEN = (
+    "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. "
+    "port: 56639, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use"
+)
+
+
+@pytest.mark.parametrize("line", [NO_MAIN, NO_OTHERS, TAKEN])
+def test_ranks_that_do_not_find_each_other(tmp_path, line):
+    of_launcher = ended(tmp_path, 1, [line])
+    of_ranks = ended(tmp_path, 1, [f"[rank0]: {line}", f"[rank1]: {CLOSED}"], [(0, 1, 100), (1, 1, 100)])
+    assert {type(of_launcher), type(of_ranks)} == {RendezvousError}
+    assert f"did not find each other: rank 0: {line}" in str(of_ranks)
+
+
+def test_a_rank_that_fails_at_the_start_is_the_cause_and_not_the_one_that_waits_for_it(tmp_path):
+    lines = [f"[rank0]: {NO_OTHERS}", "[rank1]: ModelError: no config"]
+    error = ended(tmp_path, 1, lines, [(1, 1, 100), (0, 1, 103)])
+    assert type(error) is LaunchError
