@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from flows.import_index import add_import_command
 from flows.latest import add_latest_command
@@ -60,12 +61,50 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, parents=[parent], help=text, description=text)
         command.set_defaults(command=function)
+        if function in (run, show_plan):
+            add_choices(command)
         if name == "verify":
             command.add_argument("uri", metavar="URI", help="of an artifact, as run prints it")
     add_positions_command(commands, recipe)
     add_import_command(commands)
     add_latest_command(commands, store)
     return top
+
+
+def add_choices(command: argparse.ArgumentParser) -> None:
+    """How to go on from what is in the store."""
+    command.add_argument(
+        "--start-from",
+        metavar="STAGE",
+        help="the first stage that may be computed; those before it must be in the store",
+    )
+    command.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="make a stage again although it is in the store; may be given several times",
+    )
+    command.add_argument(
+        "--adopt",
+        action="append",
+        default=[],
+        type=_stage_and_uri,
+        metavar="STAGE=URI",
+        help="take a checkpoint, a directory or an artifact, as a stage's result; may be given several times",
+    )
+
+
+def choices_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_choices` as a run's parameters."""
+    return {"start_from": arguments.start_from, "force": arguments.force, "adopt": dict(arguments.adopt)}
+
+
+def _stage_and_uri(text: str) -> tuple[str, str]:
+    stage, _, uri = text.partition("=")
+    if not stage or not uri:
+        raise argparse.ArgumentTypeError(f"{text!r} must read STAGE=URI, such as extend=/models/extended")
+    return stage, uri
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,10 +117,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_known_heads(recipe)
 
     from flows.extend_context import extend_context
-    from longrecipe_core.artifacts import ArtifactStore
+    from tasks.decide import check_choices
+    from tasks.run import Run
 
-    store = ArtifactStore(arguments.store)
-    summary = extend_context(recipe=arguments.recipe, overrides=arguments.set, store=store.root)
+    choices = choices_of(arguments)
+    asked = Run(recipe=recipe, store=arguments.store, **choices)
+    check_choices(asked)
+    store = asked.open_store()
+    summary = extend_context(recipe=arguments.recipe, overrides=arguments.set, store=store.root, **choices)
     report = store.fetch(summary.outcomes[-1].ref)
     print((report / "evaluation.txt").read_text())
     print(f"report  {report / 'report.html'}")
@@ -101,9 +144,9 @@ def show_plan(arguments: argparse.Namespace) -> int:
     check_known_heads(recipe)
 
     from flows.plan import print_plan
-    from longrecipe_core.artifacts import ArtifactStore
+    from tasks.run import Run
 
-    return print_plan(recipe, ArtifactStore(arguments.store))
+    return print_plan(Run(recipe=recipe, store=arguments.store, **choices_of(arguments)))
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,8 @@ from flows.resume import resume_command
 from flows.summary import RunSummary
 from flows.worker import end_with_worker
 from longrecipe_core.artifacts import ArtifactStore, LiveRecord, RunRecords, StageRecord, new_record
+from tasks.decide import check_choices
+from tasks.force import first_request
 from tasks.run import Run, StageOutcome, run_log
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ CANCELLED = (KeyboardInterrupt, TerminationSignal, CancelledRun, asyncio.Cancell
 def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
     """Yield the summary that the flow's stages are added to; record in the store how the run goes, and how it ends.
 
-    A run that ends badly says in its log, and in a note on the exception, which command resumes it.
+    A run that ends badly says in its log, and in a note on the exception, which command resumes it. Raises RecipeError
+    before anything is done where `start_from`, `force` or `adopt` name what the recipe has not.
     """
     end_with_worker()
+    check_choices(run)
     store, log, summary = run.open_store(), run_log(), RunSummary()
     record = LiveRecord(
         store,
@@ -37,7 +41,7 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
             run.recipe.name,
             run.recipe.model_dump(mode="json"),
             force=run.force,
-            request=first_request(run, flow_name, store),
+            request=_first_request(run, flow_name, store),
             flow_run=_flow_run_id(),
         ),
     )
@@ -60,21 +64,12 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
         summary.on_add(None)  # what a flow returns may be serialized
 
 
-def first_request(run: Run, flow_name: str, store: ArtifactStore) -> str:
-    """The run whose `force` this one carries out: the newest of the same recipe and force, if it was not completed.
-
-    So the same command, given again after a kill, does not make again what it has made already.
-    """
-    if not run.force:
-        return run.id
-    recipe = run.recipe.model_dump(mode="json")
+def _first_request(run: Run, flow_name: str, store: ArtifactStore) -> str:
     try:
-        for earlier in RunRecords(store).newest_first():
-            if (earlier.flow, earlier.force, earlier.recipe) == (flow_name, run.force, recipe):
-                return run.id if earlier.state == "completed" else earlier.request
+        return first_request(run, flow_name, store)
     except Exception as error:  # noqa: BLE001 - clients of object stores raise their own
-        run_log()(f"earlier runs can't be read, so this one forces anew: {error}")
-    return run.id
+        run_log()(f"earlier runs can't be read, so what is forced is made anew: {error}")
+        return run.id
 
 
 def end_of(error: BaseException) -> "RunState":

@@ -25,7 +25,7 @@ def resume_command(run: Run, flow_name: str) -> str | None:
         return f"prefect flow-run retry {context.flow_run.id}"
     if flow_name != "extend-context":
         return None
-    return shlex.join(command_line(run, context.parameters if context else {}))
+    return shlex.join(command_line(run, (context and context.parameters) or {}))
 
 
 def command_line(run: Run, parameters: Mapping[str, Any]) -> list[str]:

@@ -14,11 +14,14 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field
 
-from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, Manifest, TrainingState, fingerprint
+from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
 from longrecipe_core.artifacts.manifest import new_attempt
-from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, CorpusError, ModelError
+from longrecipe_core.errors import AdoptionError, CorpusError, ModelError
 from longrecipe_core.launching.processes import wait_for_jobs
 from longrecipe_core.recipe import Recipe, SourceSection, stage_part
+from tasks.adopt import adopt, adopted
+from tasks.decide import Decision, decide, refuse_before_start
+from tasks.force import clear_old_work, request_of, start_anew
 from tasks.stages import STAGES, Stage, stage_key, used_inputs
 
 Log = Callable[[str], None]
@@ -109,42 +112,50 @@ def fetch_input(run: Run, store: ArtifactStore, name: str, ref: ArtifactRef) -> 
 
 
 def settle(run: Run, name: str, inputs: dict[str, ArtifactRef], make: Callable[[Work], dict[str, Any]]) -> StageOutcome:
-    """Return the stage's artifact from the store if it is there and whole; else make, commit and return it."""
+    """Return the stage's artifact from the store if it is there and whole; else make, commit and return it.
+
+    Raises StartFromError for a stage before `start_from` that would have to be computed, AdoptionError for a checkpoint
+    that can't be adopted, and what `make` raises.
+    """
     started = time.monotonic()
     stage, store, log = STAGES[name], run.open_store(), run_log()
     key = stage_key(run.recipe, stage, inputs)
+    request = request_of(run, store) if name in run.force else run.id
 
     def outcome(ref: ArtifactRef, status: Literal["hit", "ran"], why: str) -> StageOutcome:
         return StageOutcome(stage=name, ref=ref, status=status, why=why, seconds=time.monotonic() - started)
 
-    manifest, why = look_up(store, stage, key)
-    if manifest is None:
+    decision = decide(run, store, stage, inputs, key, request)
+    if decision.manifest is None:
+        refuse_before_start(run, stage, decision)
         with Lease(
             store, key, on_wait=lambda holder: log(f"{name}: waits for {holder.owner}, which makes it")
         ) as lease:
-            manifest, why = look_up(store, stage, key)  # again: the one that we waited for may have made it
-            if manifest is None:
-                ref = _make(
-                    Work(run, store, stage, key, inputs, store.staging / key[:16] / "output", log, lease),
-                    why,
-                    make,
-                )
-                return outcome(ref, "ran", why)
-    log(f"{name}: hit, {store.ref(manifest).uri}")
-    return outcome(store.ref(manifest), "hit", why)
+            decision = decide(run, store, stage, inputs, key, request)  # again: another may have made it meanwhile
+            if decision.manifest is None:
+                work = Work(run, store, stage, key, inputs, store.staging / key[:16] / "output", log, lease)
+                return outcome(_make(work, decision, request, make), "ran", decision.why)
+    ref = store.ref(decision.manifest)
+    log(f"{name}: hit, {ref.uri}")
+    return outcome(ref, "hit", decision.why)
 
 
-def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> ArtifactRef:
+def _make(work: Work, decision: Decision, request: str, make: Callable[[Work], dict[str, Any]]) -> ArtifactRef:
     started = time.monotonic()
-    name, staging, about = work.stage.name, work.output.parent, work.output / "about"
-    work.log(f"{name}: runs, because {why}")
+    name, staging, about, source = work.stage.name, work.output.parent, work.output / "about", decision.source
+    work.log(f"{name}: {'is' if source else 'runs, because'} {decision.why}")
     wait_for_jobs(staging, lambda line: work.log(f"{name}: {line}"))
-    # Set aside what can't be used; nothing is deleted.
-    place = work.store.place(work.stage.kind, work.key).uri
-    work.store.set_aside(ArtifactRef(uri=place, kind=work.stage.kind, fingerprint=work.key), why)
+    state = TrainingState(work.store, work.key, work.lease)
+    if name in work.run.force:
+        start_anew(state, request)
+    clear_old_work(state, staging)
+    # Set aside what can't be used or is to be replaced; nothing is deleted.
+    place = ArtifactRef(uri=work.store.place(work.stage.kind, work.key).uri, kind=work.stage.kind, fingerprint=work.key)
+    replaced = source is not None or name in work.run.force
+    work.store.set_aside(place, decision.why, "replaced" if replaced else "damaged")
     shutil.rmtree(work.output, ignore_errors=True)
     work.output.mkdir(parents=True)
-    metrics = make(work)
+    metrics = adopt(work, source) if source else make(work)
     _refuse_changed_sources(work)
     about.mkdir(exist_ok=True)
     (about / "recipe.yaml").write_text(work.run.recipe.to_yaml(), encoding="utf-8")
@@ -154,13 +165,21 @@ def _make(work: Work, why: str, make: Callable[[Work], dict[str, Any]]) -> Artif
         work.stage.kind,
         work.key,
         work.output,
-        inputs=[work.inputs[input_] for input_ in used_inputs(work.run.recipe, work.stage)],
+        # What is adopted was not made from them.
+        inputs={} if source else {one: work.inputs[one] for one in used_inputs(work.run.recipe, work.stage)},
         recipe=stage_part(work.run.recipe, name),
         seconds=seconds,
         metrics=metrics,
         consume=True,
+        stage=(name, work.stage.version),
+        forced=state.request(),
+        adopted=adopted(source) if source else None,
     )
-    TrainingState(work.store, work.key, work.lease).clear()
+    if source and work.store.manifest_of(ref).content_digest() != source.content:
+        work.store.set_aside(ref, "changed while it was adopted")
+        raise AdoptionError(f"adopt.{name}: {source.uri}: changed while it was copied; run again")
+    state.clear()
+    state.note_request(None)
     shutil.rmtree(staging, ignore_errors=True)  # where another machine may still write
     if staging.exists():
         work.log(f"{name}: {staging} could not be removed and is of no use any more")
@@ -184,21 +203,6 @@ def sources_reference(sources: Sequence[SourceSection], store: ArtifactStore) ->
     digests = [source_digest(source, store.digests) for source in sources]
     uri = ", ".join(source.path for source in sources)
     return ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(digests))
-
-
-def look_up(store: ArtifactStore, stage: Stage, key: str) -> tuple[Manifest | None, str]:
-    """The stage's artifact if it can be used as it is, and why or why not."""
-    try:
-        manifest = store.find(stage.kind, key)
-        if manifest is None:
-            return None, "there is no such artifact"
-        store.verify(store.ref(manifest))
-    except (ArtifactDamagedError, ArtifactMissingError) as error:
-        return None, f"damaged: {error}"
-    changed = store.changed_inputs(manifest)
-    if changed:
-        return None, f"made from another content of {', '.join(changed)}"
-    return manifest, "in the store, whole"
 
 
 def run_log() -> Log:

@@ -24,6 +24,8 @@ class Lineage:
     def lines(self, depth: int = 0) -> list[str]:
         """The tree as indented text, one line per artifact."""
         note = " (changed since)" if self.changed else " (outside)" if self.manifest is None else ""
+        if self.manifest is not None and self.manifest.adopted is not None:
+            note += f" (adopted from {self.manifest.adopted.uri})"
         own = f"{'  ' * depth}{self.kind} {self.fingerprint[:16]} {self.uri}{note}"
         return [own, *(line for one in self.inputs for line in one.lines(depth + 1))]
 

@@ -32,7 +32,7 @@ class Location:
             if self.local:
                 return sorted(os.listdir(self.path))
             paths = self.fs.ls(self.path, detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
 

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -81,9 +81,11 @@ class InputEntry(_Record):
     """One input as it was when the artifact was made.
 
     `manifest_sha256` is None for an input from outside the store, `gone` for one that was no longer in the
-    store when the artifact was committed. `content_sha256` is its `Manifest.content_digest()`.
+    store when the artifact was committed. `content_sha256` is its `Manifest.content_digest()`. `name` is what the stage
+    calls it; early manifests have none.
     """
 
+    name: str | None = None
     kind: str
     fingerprint: str
     uri: str
@@ -91,13 +93,28 @@ class InputEntry(_Record):
     content_sha256: Sha256 | None = None
 
 
+class Adopted(_Record):
+    """Where a stage's result came from that no stage made: a checkpoint's URI, and its content's digest."""
+
+    uri: str
+    content_sha256: Sha256
+
+
 class Manifest(_Record):
-    """Everything known about one artifact. It exists exactly when its manifest does."""
+    """Everything known about one artifact. It exists exactly when its manifest does.
+
+    `stage` and `stage_version` tell which code it is of (early manifests have neither), `forced` which run asked for it
+    to be made again, `adopted` that it was taken as it was.
+    """
 
     schema_version: Literal[1] = 1
     kind: Kind
     fingerprint: Sha256
     attempt: Attempt
+    stage: str | None = None
+    stage_version: int | None = None
+    forced: str | None = None
+    adopted: Adopted | None = None
     files: tuple[FileEntry, ...]
     inputs: tuple[InputEntry, ...] = ()
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
@@ -112,8 +129,7 @@ class Manifest(_Record):
 
         Two attempts that made the same data have the same, whatever they took and logged.
         """
-        rows = sorted((file.name, file.sha256) for file in self.files if not file.name.startswith("about/"))
-        return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()
+        return content_digest((file.name, file.sha256) for file in self.files)
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -125,6 +141,12 @@ class Manifest(_Record):
         unreadable.
         """
         return load_record(cls, data, where)
+
+
+def content_digest(files: Iterable[tuple[str, str]]) -> str:
+    """See `Manifest.content_digest`; `files` are names and sha256."""
+    rows = sorted((name, sha256) for name, sha256 in files if not name.startswith("about/"))
+    return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()
 
 
 class StateManifest(_Record):

@@ -27,6 +27,8 @@ from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, S
 
 logger = logging.getLogger(__name__)
 
+FORCED = "forced.txt"
+
 
 class TrainingState:
     """The saved steps of one stage: `<root>/state/<fingerprint[:16]>/step-N/manifest.json` and an attempt
@@ -111,6 +113,20 @@ class TrainingState:
         self._check_lease()
         for step in self._directories():
             self._remove(step)
+
+    def request(self) -> str | None:
+        """The run that asked for this stage to be trained anew, while that training is not finished."""
+        data = read_if_present(self._place.fs, (self._place / FORCED).path)
+        return None if data is None else data.decode()
+
+    def note_request(self, request: str | None) -> None:
+        """Note which run asked for it, None when that is done."""
+        self._check_lease()
+        path = (self._place / FORCED).path
+        if request is not None:
+            replace(self._place.fs, path, request.encode())
+        elif self.request() is not None:
+            self._place.fs.rm_file(path)
 
     def _prune(self, step: int, keep: int) -> None:
         complete = self.steps()

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from longrecipe_core.artifacts.exclusive import (
 )
 from longrecipe_core.artifacts.location import Location, open_location
 from longrecipe_core.artifacts.manifest import (
+    Adopted,
     ArtifactRef,
     InputEntry,
     Manifest,
@@ -40,7 +41,7 @@ from longrecipe_core.artifacts.transfer import (
     refuse_damage,
     remove_tree,
 )
-from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, StoreError
+from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, ManifestError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -143,16 +144,20 @@ class ArtifactStore:
         fingerprint: str,
         directory: Path,
         *,
-        inputs: Sequence[ArtifactRef] = (),
+        inputs: Mapping[str, ArtifactRef] | Sequence[ArtifactRef] = (),
         recipe: Mapping[str, Any],
         seconds: float,
         metrics: Mapping[str, Any] | None = None,
         consume: bool = False,
+        stage: tuple[str, int] | tuple[None, None] = (None, None),
+        forced: str | None = None,
+        adopted: Adopted | None = None,
     ) -> ArtifactRef:
         """Make the files of a local directory an artifact. Another's earlier commit wins and its ref is
         returned.
 
-        `inputs`: what it was made from; one whose URI isn't in this store counts as an outside input.
+        `inputs`: what it was made from, by name if it has names; one whose URI isn't in this store counts as an
+        outside input. `stage`: name and version of the code. `forced` and `adopted`: see `Manifest`.
         `recipe`: the recipe part that decided it. `seconds`: how long the stage worked. `consume`: the
         files may be moved instead of copied (same local filesystem only); the emptied directory stays.
 
@@ -166,13 +171,18 @@ class ArtifactStore:
         if earlier is not None:
             return self.ref(earlier)
         attempt = new_attempt()
+        named = inputs.items() if isinstance(inputs, Mapping) else ((None, ref) for ref in inputs)
         files = put_directory(directory, place / attempt, consume=consume)
         manifest = Manifest(
             kind=kind,
             fingerprint=fingerprint,
             attempt=attempt,
             files=files,
-            inputs=tuple(self._input(ref) for ref in inputs),
+            stage=stage[0],
+            stage_version=stage[1],
+            forced=forced,
+            adopted=adopted,
+            inputs=tuple(self._input(name, ref) for name, ref in named),
             recipe=plain,
             versions=installed_versions(),
             git_commit=source_commit(),
@@ -205,8 +215,37 @@ class ArtifactStore:
             logger.warning("%s: not in the manifest: %s", place.uri, ", ".join(strays))
         return strays
 
-    def set_aside(self, ref: ArtifactRef, reason: str) -> None:
-        """Rename the manifest to `manifest.damaged-<time>.json`, the reason beside it: the artifact no
+    def newest(self, kind: str) -> Iterator[Manifest]:
+        """The artifacts of a kind, newest attempt first: one listing, then each manifest as it is asked for.
+
+        What can't be read is left out.
+        """
+        for directory in self._by_time(self.location / kind):
+            try:
+                manifest = self._load(directory, kind, None)
+            except (ArtifactDamagedError, ManifestError, StoreError) as error:
+                logger.debug("%s", error)
+                continue
+            if manifest is not None:
+                yield manifest
+
+    def _by_time(self, place: Location) -> list[Location]:
+        """Directories of artifacts by their newest attempt, whose name tells the time on every filesystem."""
+        newest: dict[str, str] = {}
+        if place.local:
+            pairs: Iterable[tuple[str, str]] = (
+                (key, name) for key in place.children() for name in (place / key).children()
+            )
+        else:
+            inside = (str(path).removeprefix(f"{place.path}/").split("/") for path in place.fs.find(place.path))
+            pairs = ((names[0], names[1]) for names in inside if len(names) > 1)
+        for key, name in pairs:
+            if is_attempt(name):
+                newest[key] = max(newest.get(key, ""), name)
+        return [place / key for key in sorted(newest, key=lambda key: newest[key], reverse=True)]
+
+    def set_aside(self, ref: ArtifactRef, reason: str, label: str = "damaged") -> None:
+        """Rename the manifest to `manifest.<label>-<time>.json`, the reason beside it: the artifact no
         longer exists and will be made again. Deletes no data. Does nothing when it is gone or was made anew
         already."""
         place = self.place(ref.kind, ref.fingerprint)
@@ -214,7 +253,7 @@ class ArtifactStore:
         data = read_if_present(place.fs, path)
         if data is None or not self._stands_for(data, ref, place):
             return
-        aside = (place / f"manifest.damaged-{new_attempt()}.json").path
+        aside = (place / f"manifest.{label}-{new_attempt()}.json").path
         if move_aside(place.fs, path, data, aside, reason):
             logger.warning("%s set aside: %s", ref.uri, reason)
 
@@ -279,11 +318,12 @@ class ArtifactStore:
             )
         return manifest
 
-    def _input(self, ref: ArtifactRef) -> InputEntry:
+    def _input(self, name: str | None, ref: ArtifactRef) -> InputEntry:
         if not self._holds(ref):
-            return InputEntry(kind=ref.kind, fingerprint=ref.fingerprint, uri=ref.uri, manifest_sha256=None)
+            return InputEntry(name=name, kind=ref.kind, fingerprint=ref.fingerprint, uri=ref.uri, manifest_sha256=None)
         present = self.find(ref.kind, ref.fingerprint)
         return InputEntry(
+            name=name,
             kind=ref.kind,
             fingerprint=ref.fingerprint,
             uri=ref.uri,

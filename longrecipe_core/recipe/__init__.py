@@ -1,5 +1,6 @@
 """The one pydantic schema: YAML and overrides in, resolved YAML out."""
 
+from longrecipe_core.recipe.changes import changed_keys
 from longrecipe_core.recipe.checks import check_inputs
 from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.parts import stage_part
@@ -48,6 +49,7 @@ __all__ = [
     "SourceSection",
     "TrainingSection",
     "UpsamplingSection",
+    "changed_keys",
     "check_inputs",
     "stage_part",
 ]

@@ -13,9 +13,9 @@ import pytest
 from flows.extend_context import extend_context
 from flows.parameters import parameters_of
 from flows.plan import plan
-from longrecipe_core.artifacts import ArtifactStore
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.recipe import Recipe
+from tasks.run import Run
 
 STAGES = ["base", "tokenize", "index", "extend", "replay", "anneal", "merge", "evaluate", "report"]
 
@@ -134,7 +134,7 @@ def test_what_was_made_from_other_bytes_is_made_again(store, first_run, recipe_f
     assert record["inputs"][1]["kind"] == "checkpoint"
     record["inputs"][1]["content_sha256"] = "0" * 64
     manifest.write_text(json.dumps(record))
-    lines = {line.stage: line for line in plan(Recipe.load(recipe_file), ArtifactStore(store))}
+    lines = {line.stage: line for line in plan(Run(recipe=Recipe.load(recipe_file), store=str(store)))}
     assert lines["merge"].status == "run"
     assert "another content" in lines["merge"].why
     assert ran(extend_context(**parameters_of(Recipe.load(recipe_file)), store=str(store))) == ["merge"]
@@ -142,7 +142,7 @@ def test_what_was_made_from_other_bytes_is_made_again(store, first_run, recipe_f
 
 def test_plan_tells_what_a_run_does(store, recipe_file):
     recipe = Recipe.load(recipe_file, ["merge.base_weight=0.1"])
-    planned = list(plan(recipe, ArtifactStore(store)))
+    planned = list(plan(Run(recipe=recipe, store=str(store))))
     assert [line.stage for line in planned if line.status == "run"] == ["merge", "evaluate", "report"]
     summary = extend_context(**parameters_of(recipe), store=str(store))
     assert ran(summary) == ["merge", "evaluate", "report"]

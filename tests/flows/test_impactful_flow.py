@@ -46,7 +46,7 @@ def outcomes(summary):
 def planned(recipe_file, first_run, store, source, *more):
     """Stages that would run with these changes."""
     recipe = scored(recipe_file, first_run, source, *more)
-    return [line.stage for line in plan(recipe, ArtifactStore(str(store))) if line.status == "run"]
+    return [line.stage for line in plan(Run(recipe=recipe, store=str(store))) if line.status == "run"]
 
 
 def check_scores(store, recipe, ref, documents, counted):
@@ -136,5 +136,5 @@ def test_documents_too_short_to_evaluate_are_told_before_the_warmup(store, first
     recipe = scored(recipe_file, first_run, "warmup", "context.target_length=4096")
     with pytest.raises(EvaluationError, match="4096"):
         extend_context(**parameters_of(recipe), store=str(store))
-    missing = [line.stage for line in plan(recipe, ArtifactStore(str(store))) if line.status == "run"]
+    missing = [line.stage for line in plan(Run(recipe=recipe, store=str(store))) if line.status == "run"]
     assert missing[0] == "warmup"
