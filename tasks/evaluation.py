@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from longrecipe_core.artifacts import ArtifactRef
+from longrecipe_core.artifacts import ArtifactRef, lineage
 from tasks.gpu_slots import gpu_slots
 from tasks.progress import counted_progress
 from tasks.run import Run, StageOutcome, Work, settle
@@ -108,6 +108,7 @@ def _report(work: Work) -> dict[str, Any]:
         nll=manifest.metrics["nll"],
         impact=work.fetch("score") if "score" in work.inputs else None,
         selection=selection,
+        adopted=lineage(work.store, work.inputs["evaluate"]).adopted(),
     )
     return {}
 

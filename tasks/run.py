@@ -155,8 +155,11 @@ def _make(work: Work, decision: Decision, request: str, make: Callable[[Work], d
     work.store.set_aside(place, decision.why, "replaced" if replaced else "damaged")
     shutil.rmtree(work.output, ignore_errors=True)
     work.output.mkdir(parents=True)
-    metrics = adopt(work, source) if source else make(work)
-    _refuse_changed_sources(work)
+    if source:
+        metrics = adopt(work, source)
+    else:
+        metrics = make(work)
+        _refuse_changed_sources(work)
     about.mkdir(exist_ok=True)
     (about / "recipe.yaml").write_text(work.run.recipe.to_yaml(), encoding="utf-8")
     seconds = time.monotonic() - started

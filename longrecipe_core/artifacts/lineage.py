@@ -21,6 +21,13 @@ class Lineage:
     changed: bool = False
     inputs: tuple["Lineage", ...] = field(default=())
 
+    def adopted(self) -> dict[str, str]:
+        """Which stages above, this one included, were adopted, and from where."""
+        above = {stage: uri for one in self.inputs for stage, uri in one.adopted().items()}
+        if self.manifest is not None and self.manifest.adopted is not None:
+            above[self.manifest.stage or self.kind] = self.manifest.adopted.uri
+        return above
+
     def lines(self, depth: int = 0) -> list[str]:
         """The tree as indented text, one line per artifact."""
         note = " (changed since)" if self.changed else " (outside)" if self.manifest is None else ""

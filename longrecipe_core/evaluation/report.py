@@ -46,6 +46,7 @@ def write_report(
     nll: Any,
     impact: Path | None = None,
     selection: Mapping[str, Any] | None = None,
+    adopted: Mapping[str, str] | None = None,
 ) -> None:
     """Write `report.html`, `README.md` (a model card), `evaluation.txt` and `nll.png` into `output`.
 
@@ -57,6 +58,7 @@ def write_report(
         nll: Per model, mean NLL `inside_window` and in the `last_quarter` (see `table.summary`).
         impact: Directory of the `impact` artifact, where the recipe scores tokens.
         selection: What stage `index` tells about the tokens it kept; what it doesn't tell isn't shown.
+        adopted: Stages whose checkpoint was not trained by this recipe, and where it was taken from.
     """
     context = recipe.context
     table = text_table(read_rows(evaluation))
@@ -68,6 +70,7 @@ def write_report(
     for name, parts in nll.items():
         figures = ", ".join(f"{part.replace('_', ' ')} {value:.3f}" for part, value in parts.items())
         lines.append(f"{name}: mean NLL {figures}.")
+    lines += [f"Stage {stage} was adopted from {uri}, not trained here." for stage, uri in (adopted or {}).items()]
     (output / "nll.png").write_bytes(plot)
     (output / "evaluation.txt").write_text(table + "\n", encoding="utf-8")
     page = PAGE.format(
