@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +14,7 @@ from longrecipe_core.evaluation.table import read_rows
 from tasks.evaluation import MEASURED, MERGED
 from tasks.outside import look_outside
 from tasks.run import Run, run_log
+from tasks.stage_task import stage_task
 from tasks.stages import STAGES, stage_keys
 
 
@@ -105,7 +104,7 @@ def validation_tokens(store: ArtifactStore, tokens: ArtifactRef) -> int:
     return int(splits["validation"]["tokens"])
 
 
-@task(name="promote", cache_policy=NO_CACHE)
+@stage_task("promote")
 def promote(run: Run, candidate: Candidate, present: Pointer | None, measured: Measured | None) -> Decision | None:
     """Let `latest` lead to the candidate unless it is worse than the present model; None when another run has moved it.
 
