@@ -1,5 +1,7 @@
 """Scheduled retraining: look at the data, train where they have changed, promote what is not worse."""
 
+from functools import partial
+
 from prefect import flow
 
 from flows.extend_context import run_recipe
@@ -24,7 +26,7 @@ from tasks.run import Run, run_log
 
 
 @flow(name="retrain", flow_run_name=run_name)
-@recipe_parameters
+@partial(recipe_parameters, leave_out={"start_from", "adopt"})
 def retrain(run: Run) -> RunSummary:
     """Run what depends on changed data or a changed recipe; promote the model unless it is worse than the present."""
     with recorded(run, "retrain") as summary:

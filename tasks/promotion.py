@@ -56,7 +56,7 @@ def nothing_new(run: Run) -> str | None:
     """
     store, name = run.open_store(), run.recipe.name
     pointer = read_pointer(store, name)
-    if pointer is None or run.force or run.adopt or not all(_is_there(store, uri) for uri in pointer.refs):
+    if pointer is None or run.force or not all(_is_there(store, uri) for uri in pointer.refs):
         return None
     keys = stage_keys(run.recipe, look_outside(run.recipe, store))
     if keys == pointer.keys:
