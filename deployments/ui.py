@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with server(options.port) as environment:
             call([sys.executable, "-m", "deployments.set_up"], environment)
-            call([*PREFECT, "--no-prompt", "deploy", "--all"], environment, quiet=True)
+            call([sys.executable, "-m", "deployments.deploy"], environment)
             command = [*PREFECT, "worker", "start", "--pool", WORK_POOL, "--name", f"make-ui-{os.getpid()}"]
             with started(command, environment) as worker:
                 print(f"\nPrefect is at http://{HOST}:{options.port}/deployments; Ctrl-C ends it\n", flush=True)
@@ -96,7 +96,8 @@ def server(port: int) -> Iterator[dict[str, str]]:
 
 def answers(port: int) -> bool:
     """Whether a Prefect server is ready there."""
-    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"http://{HOST}:{port}/api/health") as reply:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError), direct.open(f"http://{HOST}:{port}/api/health", timeout=5) as reply:
         return bool(reply.read() == b"true")
     return False
 
@@ -112,12 +113,11 @@ def free(port: int) -> bool:
     return True
 
 
-def call(command: list[str], environment: Mapping[str, str], *, quiet: bool = False) -> None:
-    """Run a command to its end; its output is shown only where it fails if `quiet`. Raises LongRecipeError."""
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=quiet, text=True, check=False)
-    if done.returncode:
-        print(done.stdout or "", done.stderr or "", sep="", file=sys.stderr)
-        raise LongRecipeError(f"{' '.join(command[1:])}: exit code {done.returncode}")
+def call(command: list[str], environment: Mapping[str, str]) -> None:
+    """Run a command to its end. Raises LongRecipeError where it fails, after it has told why."""
+    code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    if code:
+        raise LongRecipeError(f"{' '.join(command[1:])}: exit code {code}")
 
 
 @contextlib.contextmanager
