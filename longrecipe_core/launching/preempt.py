@@ -8,16 +8,17 @@ import os
 
 import psutil
 
-SUPERVISOR = ["-m", "longrecipe_core.launching.supervisor"]
+from longrecipe_core.launching.processes import SUPERVISOR
+
 SLURM_JOB = "SLURM_JOB_ID"
 
 
 def main() -> None:
-    """SIGTERM to each supervisor of this container or Slurm job; return when all are gone."""
+    """SIGTERM to each supervisor of this container, machine or Slurm job; return when all are gone."""
     supervisors = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # of a process that has just ended, or is another user's
-            if process.cmdline()[1:3] == SUPERVISOR and process.environ().get(SLURM_JOB) == os.environ.get(SLURM_JOB):
+            if SUPERVISOR in process.cmdline() and process.environ().get(SLURM_JOB) == os.environ.get(SLURM_JOB):
                 process.terminate()
                 supervisors.append(process)
     psutil.wait_procs(supervisors)

@@ -172,3 +172,34 @@ def test_a_job_that_ended_well_although_told_is_done():
 
     run_supervised("job", [sys.executable, "-c", code], tell, grace=60)
     assert lines == ["started", "the job was told to end by SIGTERM", "done"]
+
+
+def test_preempt_waits_until_this_slurm_job_has_saved_and_leaves_others_alone(tmp_path):
+    flows = {}
+    for name in ("mine", "another"):
+        (tmp_path / name).mkdir()
+        code = (
+            "import sys; from longrecipe_core.launching.supervised import run_supervised;"
+            f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path / name)!r}], print, grace=60)"
+        )
+        environment = os.environ | {"SLURM_JOB_ID": f"{name}-{os.getpid()}"}
+        flows[name] = psutil.Popen(
+            [sys.executable, "-u", "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert flows[name].stdout.readline() == "started\n"
+    lines = threading.Thread(target=flows["mine"].communicate)  # more than a pipe holds
+    lines.start()
+    subprocess.run(
+        [sys.executable, "-m", "longrecipe_core.launching.preempt"],
+        env=os.environ | {"SLURM_JOB_ID": f"mine-{os.getpid()}"}, check=True, timeout=120,
+    )  # fmt: skip
+    assert (tmp_path / "mine" / "saved").exists()
+    assert not (tmp_path / "another" / "told").exists()
+    lines.join()
+    for process in flows["another"].children(recursive=True):
+        process.kill()
+    flows["another"].communicate()
