@@ -69,6 +69,8 @@ def server(port: int) -> Iterator[dict[str, str]]:
         **os.environ,
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(ROOT / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Slots whose holders a server has forgotten when it restarts would be taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"{address}/api",
         "PREFECT_UI_URL": address,
@@ -138,17 +140,13 @@ def started(command: list[str], environment: Mapping[str, str], log: Path | None
 
 
 def end(process: psutil.Popen) -> None:
-    """SIGTERM to a process and, from the top down, to what it leaves behind; SIGKILL to what outlives `END_SECONDS`."""
+    """SIGTERM to a process and its children, which are a worker's runs; SIGKILL to what outlives `END_SECONDS`."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        tree = process.children(recursive=True)
-        process.terminate()
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(END_SECONDS / 3)
-        alive = [one for one in (process, *tree) if one.is_running()]
-        for one in alive:
+        tree = [process, *process.children(recursive=True)]
+        for one in (process, *process.children()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.terminate()
-        _, alive = psutil.wait_procs(alive, timeout=END_SECONDS)
+        _, alive = psutil.wait_procs(tree, timeout=END_SECONDS)
         for one in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()

@@ -33,33 +33,41 @@ def gpu_slots(work: Work, slots: int) -> Iterator[None]:
         work.log(f"{work.stage.name}: no Prefect server is configured, so launch.gpu_limit {limit} limits nothing")
         yield
         return
-    with ExitStack() as held:
-        try:
-            held.enter_context(_slots(limit, slots, AT_ONCE_SECONDS))
-        except AcquireConcurrencySlotTimeoutError:
-            work.log(f"{work.stage.name}: waits for {slots} slots of launch.gpu_limit {limit}")
-            held.enter_context(_slots(limit, slots, None))
-            work.lease.check()
+    held = ExitStack()
+    try:
+        held.enter_context(_slots(limit, slots, AT_ONCE_SECONDS))
+    except AcquireConcurrencySlotTimeoutError:
+        work.log(f"{work.stage.name}: waits for slots of launch.gpu_limit {limit}: {slots}")
+        held.enter_context(_slots(limit, slots, None))
+    try:
+        work.lease.check()
         yield
+    finally:
+        try:
+            held.close()
+        except Exception as error:  # noqa: BLE001 - whatever ails the server, the job's work is not lost
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            work.log(f"{work.stage.name}: slots of {limit} come back when Prefect's lease on them ends: {reason}")
 
 
 @contextmanager
 def _slots(limit: str, slots: int, timeout: float | None) -> Iterator[None]:
-    held = concurrency(
-        limit,
-        occupy=slots,
-        timeout_seconds=timeout,
-        strict=True,  # else a limit that is missing lets everybody in
-        raise_on_lease_renewal_failure=False,  # else a server that restarts ends a long training
-    )
-    with ExitStack() as stack:
+    with ExitStack() as held:
         try:
-            stack.enter_context(held)
+            held.enter_context(
+                concurrency(
+                    limit,
+                    occupy=slots,
+                    timeout_seconds=timeout,
+                    strict=True,  # else a limit that is missing lets everybody in
+                    raise_on_lease_renewal_failure=False,  # else a server that restarts ends a long training
+                )
+            )
         except ConcurrencySlotAcquisitionError as error:
             reason = str(error)
             if error.__cause__ is None:
-                reason = "there is no such limit: run `python -m deployments.set_up`, or give launch.gpu_limit none"
+                reason = "there is no such limit: run `python -m deployments.set_up`, or set launch.gpu_limit to null"
             elif "greater than the limit" in reason:
                 reason = "the limit has fewer at all: raise it on Prefect's page of concurrency limits"
-            raise SlotsError(f"{slots} slots of launch.gpu_limit {limit}: {reason}") from error
+            raise SlotsError(f"launch.gpu_limit {limit}, of which {slots} are needed: {reason}") from error
         yield
