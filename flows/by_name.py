@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from flows.summary import RunSummary
 from longrecipe_core.artifacts import ArtifactRef
-from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe import Recipe
 from tasks.corpus import replay, tokenize
 from tasks.evaluation import evaluate, report
@@ -22,11 +21,7 @@ TASKS: dict[str, Callable[..., StageOutcome]] = {
 
 
 def run_stages(run: Run, summary: RunSummary, *names: str) -> dict[str, ArtifactRef]:
-    """Run the stages `names` and those that they need, in order; returns these, and what comes from outside, by name.
-
-    Raises:
-        RecipeError: The recipe has no such stage.
-    """
+    """Run the stages `names` and those that they need, in order; returns these, and what comes from outside, by name."""
     refs = inputs(run)
     for stage in needed_stages(run.recipe, names):
         given = {name: refs[name] for name in used_inputs(run.recipe, stage)}
@@ -36,14 +31,8 @@ def run_stages(run: Run, summary: RunSummary, *names: str) -> dict[str, Artifact
 
 def needed_stages(recipe: Recipe, names: tuple[str, ...]) -> list[Stage]:
     """Stages `names` and all whose results they read, directly or not, in the recipe's order."""
-    used = used_stages(recipe)
-    for name in names:
-        if name not in [stage.name for stage in used]:
-            raise RecipeError(
-                f"recipe {recipe.name}: has no stage {name}; allowed: {', '.join(stage.name for stage in used)}"
-            )
-    needed = set(names)
-    for stage in reversed(used):  # inputs stand before the stages that read them
+    used, needed = used_stages(recipe), set(names)
+    for stage in reversed(used):  # a stage stands after those that it reads
         if stage.name in needed:
             needed.update(used_inputs(recipe, stage))
     return [stage for stage in used if stage.name in needed]
