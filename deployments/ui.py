@@ -74,6 +74,7 @@ def server(port: int) -> Iterator[dict[str, str]]:
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"{address}/api",
         "PREFECT_UI_URL": address,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "LONGRECIPE_STORE": os.environ.get("LONGRECIPE_STORE") or str(ROOT / "artifacts"),
         CODE: os.environ.get(CODE) or str(ROOT),
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST])),
