@@ -104,7 +104,7 @@ def test_job_template_renders_to_a_valid_job(values):
     (container,) = pod_of(manifest)["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == values.get("gpus", 1)
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
-    assert variables["LONGRECIPE_STORE"] == "/artifacts"  # the template's, and a deployment's beside it
+    assert variables["LONGRECIPE_STORE"] == "/storage/artifacts"  # the template's, and a deployment's beside it
     assert variables.get("FROM_DEPLOYMENT") == values.get("env", {}).get("FROM_DEPLOYMENT")
     assert container["args"] == ["prefect", "flow-run", "execute"]
     assert container["envFrom"] == [{"secretRef": {"name": "longrecipe"}}]
