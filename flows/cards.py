@@ -109,7 +109,7 @@ def evaluation_card(run: Run, store: ArtifactStore, summary: RunSummary) -> str 
         rows += [row | {"model": row["model"] + suffix} for row in pq.read_table(io.BytesIO(data)).to_pylist()]
     window: Any = store.manifest_of(evaluations[-1].ref).metrics.get("window", run.recipe.context.window)
     png = io.BytesIO()
-    plot_nll(rows, window, png, dpi=70)
+    plot_nll(rows, window, png, dpi=90)
     return image(png.getvalue(), "mean NLL by position") + "\n" + block(text_table(rows))
 
 

@@ -1,10 +1,12 @@
 """Markdown in which text from outside (names, paths, errors) stays text, whatever is in it."""
 
 import base64
+import io
 import re
 from collections.abc import Iterable, Sequence
 
 CELL_CHARACTERS = 300
+COLOURS = 48
 IMAGE_BYTES = 72_000
 """Of a PNG; in base64 a third more."""
 
@@ -34,7 +36,12 @@ def block(text: str) -> str:
 
 
 def image(png: bytes, what: str) -> str:
-    """A small picture in the text itself; one that is too large is told, and left out."""
+    """A plot in the text itself, in few colours, which makes it small; one that is too large is told, and left out."""
+    from PIL import Image
+
+    few = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(few, "PNG", optimize=True)
+    png = few.getvalue()
     if len(png) > IMAGE_BYTES:
         return f"*{plain(what)}: the picture has {len(png):,} bytes and is left out*\n"
     return f"![{plain(what)}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})\n"

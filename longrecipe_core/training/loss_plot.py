@@ -29,5 +29,5 @@ def plot_losses(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     panels[0].set_ylabel("loss (nats per token)", fontsize=8)
     png = io.BytesIO()
     # No software version in the file: the same numbers give the same bytes.
-    figure.savefig(png, format="png", dpi=80, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=90, metadata={"Software": None})
     return png.getvalue()

@@ -100,11 +100,10 @@ def test_a_server_that_is_gone_when_the_job_ends_costs_nothing(limit, work):
     one, lines = work("gpu-lost", "extend")
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu-lost", limit=1))
-    with ExitStack() as after:
-        with gpu_slots(one, 1):
-            # Nobody listens on port 9.
-            gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-            after.enter_context(temporary_settings(gone))
+    with ExitStack() as after, gpu_slots(one, 1):
+        # Nobody listens on port 9.
+        gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+        after.enter_context(temporary_settings(gone))
     (line,) = lines
     assert line.startswith("extend: slots of gpu-lost come back when Prefect's lease on them ends: ConnectError")
 

@@ -2,11 +2,14 @@
 
 import base64
 import html
+import io
 import re
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from PIL import Image
 
 from flows.markdown import CELL_CHARACTERS, block, image, plain, table
 
@@ -40,7 +43,16 @@ def test_a_long_text_is_cut_and_control_characters_are_shown_as_such():
 
 
 def test_a_picture_is_in_the_text_unless_it_is_too_large():
-    assert base64.b64encode(b"picture").decode() in image(b"picture", "plot")
-    large = image(b"x" * 80_000, "plot")
-    assert "80,000 bytes" in large
-    assert len(large) < 200
+    def shown(pixels):
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        return image(png.getvalue(), "plot")
+
+    (data,) = re.findall(
+        r"^!\[plot\]\(data:image/png;base64,([^)]*)\)$", shown(np.full((40, 60, 3), 200, np.uint8)), re.M
+    )
+    found = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    assert (found == 200).all()
+    assert found.shape == (40, 60, 3)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    assert re.fullmatch(r"\*plot: the picture has [\d,]+ bytes and is left out\*\n", shown(noise))
