@@ -21,7 +21,7 @@ TASKS: dict[str, Callable[..., StageOutcome]] = {
 
 
 def run_stages(run: Run, summary: RunSummary, *names: str) -> dict[str, ArtifactRef]:
-    """Run the stages `names` and those that they need, in order; returns these, and what comes from outside, by name."""
+    """Run the stages `names` and those that they need, in order; returns these and what comes from outside."""
     refs = inputs(run)
     for stage in needed_stages(run.recipe, names):
         given = {name: refs[name] for name in used_inputs(run.recipe, stage)}
