@@ -1,15 +1,17 @@
-"""`longrecipe`: run, plan, verify, positions, import-index, latest."""
+"""`longrecipe`: run, plan and verify here; each other command in a file of its own."""
 
 import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
+from flows.collect import add_collect_command
 from flows.import_index import add_import_command
 from flows.latest import add_latest_command
 from flows.positions import add_positions_command
+from flows.runs import add_runs_command
+from flows.show import add_show_command, find_artifact
 from longrecipe_core.errors import LongRecipeError
 
 # Before Prefect is imported: no telemetry, and time enough for its server to start on a busy machine.
@@ -68,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     add_positions_command(commands, recipe)
     add_import_command(commands)
     add_latest_command(commands, store)
+    add_runs_command(commands, store)
+    add_show_command(commands)
+    add_collect_command(commands, store)
     return top
 
 
@@ -151,12 +156,7 @@ def show_plan(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Read every byte of an artifact and compare digests."""
-    from longrecipe_core.artifacts import ArtifactStore
-
-    uri = arguments.uri.rstrip("/")
-    local = Path(uri)
-    store = ArtifactStore.containing(str(local.resolve()) if local.exists() else uri)
-    manifest = store.manifest_of(str(local.resolve()) if local.exists() else uri)
+    store, manifest = find_artifact(arguments.uri)
     store.verify(store.ref(manifest), memory=False)
     print(f"whole: {manifest.kind} {manifest.fingerprint}, {len(manifest.files)} files")
     return 0

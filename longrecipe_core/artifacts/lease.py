@@ -76,8 +76,8 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self) -> None:
-        """Block until the lease is ours, then start the heartbeat."""
+    def acquire(self, wait: bool = True) -> bool:
+        """Block until the lease is ours, then start the heartbeat; with `wait` false, return False if it is held."""
         if self._place.local:
             os.makedirs(self._place.path, exist_ok=True)
         watched: bytes | None = None
@@ -97,6 +97,8 @@ class Lease:
                 if holder is not None and not holder.released:
                     logger.warning("%s: lease taken over from %s", self._place.uri, holder.owner)
                 break
+            if not wait:
+                return False
             if holder is not None and not free and holder.token != told:
                 told = holder.token
                 self._on_wait(holder)
@@ -105,6 +107,7 @@ class Lease:
         self._stop.clear()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self._thread.start()
+        return True
 
     def check(self) -> None:
         """Raises LeaseLostError when another run has taken over.
@@ -221,3 +224,13 @@ class Lease:
             holder.owner,
             holder.renewed,
         )
+
+
+def read_lease(store: ArtifactStore, key: str) -> LeaseRecord | None:
+    """The lease of the stage whose fingerprint begins with `key`, or None where there is none that can be read."""
+    path = store.location / STATE / key / LEASE
+    data = read_if_present(path.fs, path.path)
+    try:
+        return None if data is None else load_record(LeaseRecord, data, path.uri)
+    except ArtifactDamagedError:
+        return None

@@ -122,18 +122,24 @@ class RunRecords:
         data = read_if_present(path.fs, path.path)
         return None if data is None else load_record(RunRecord, data, path.uri)
 
+    def ids(self) -> list[str]:
+        """Of all runs, newest first."""
+        return [name.removesuffix(".json") for name in reversed(self._place.children()) if name.endswith(".json")]
+
     def newest_first(self) -> Iterator[RunRecord]:
         """All records, each read when it is asked for; one that can't be read is told and left out."""
-        for name in reversed(self._place.children()):
-            if not name.endswith(".json"):
-                continue
+        for run_id in self.ids():
             try:
-                record = self.find(name.removesuffix(".json"))
+                record = self.find(run_id)
             except (ArtifactDamagedError, ManifestError) as error:
                 logger.warning("%s", error)
                 continue
             if record is not None:
                 yield record
+
+    def all(self) -> Iterator[RunRecord]:
+        """As `newest_first`, for those who must not miss one: raises for a record that can't be read."""
+        return (record for run_id in self.ids() if (record := self.find(run_id)) is not None)
 
     def remove(self, run_id: str) -> None:
         """Remove a record and its recipe; does nothing where they are gone."""
