@@ -10,11 +10,10 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-OURS = DeploymentFilter(tags=DeploymentFilterTags(all_=["longrecipe"]))
 
 
 def main() -> int:
@@ -29,7 +28,7 @@ def main() -> int:
         for key, active in _schedules(client).items():
             if before.get(key, active) != active:
                 client.update_deployment_schedule(*key, active=before[key])
-        for deployment in client.read_deployments(deployment_filter=OURS):
+        for deployment in _deployments(client):
             print(f"deployment {deployment.name}: deployed", flush=True)
     return 0
 
@@ -38,10 +37,15 @@ def _schedules(client: SyncPrefectClient) -> dict[tuple[UUID, UUID], bool]:
     """Ids of each deployment and its schedules, and which are on."""
     return {
         (deployment.id, schedule.id): schedule.active
-        for deployment in client.read_deployments(deployment_filter=OURS)
+        for deployment in _deployments(client)
         for schedule in deployment.schedules
         if schedule.id is not None
     }
+
+
+def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["longrecipe"]))
+    return client.read_deployments(deployment_filter=ours, sort=DeploymentSort.NAME_ASC, limit=200)
 
 
 if __name__ == "__main__":
