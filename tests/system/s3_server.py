@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fsspec import AbstractFileSystem
 
 SECRET = "correct-horse-battery-staple"
 
@@ -30,16 +31,20 @@ class S3Server:
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its URL."""
+        self.filesystem().mkdir(name)
+        return f"s3://{name}"
+
+    def filesystem(self) -> AbstractFileSystem:
+        """A client of its own, which reads no environment and keeps no listings."""
         import s3fs
 
-        fs = s3fs.S3FileSystem(
+        return s3fs.S3FileSystem(
             key=self.environment["AWS_ACCESS_KEY_ID"],
             secret=self.environment["AWS_SECRET_ACCESS_KEY"],
             endpoint_url=self.endpoint,
             skip_instance_cache=True,
+            use_listings_cache=False,
         )
-        fs.mkdir(name)
-        return f"s3://{name}"
 
 
 def free_ports(count: int) -> list[int]:

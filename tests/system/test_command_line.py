@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -41,10 +42,10 @@ def recipe(tmp_path) -> Path:
     return path
 
 
-def run(recipe, environment, *options):
+def run(recipe, environment, *options, cwd=ROOT):
     done = subprocess.run(
         [*LONGRECIPE, "run", str(recipe), *options],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
@@ -153,16 +154,86 @@ def test_with_a_server_the_run_is_seen_there(recipe, environment, tmp_path):
         assert len(json.dumps(runs[0]["parameters"])) < 10_000
 
 
-def test_a_store_on_s3(recipe, environment, s3_server: S3Server):  # noqa: F811
-    """Everything in the bucket, jobs on local files only; a second machine, with an empty cache, hits."""
+@contextmanager
+def watched(directory: Path):
+    """The command line of every process that is seen meanwhile, and the text of every job file below a directory."""
+    seen, done = set(), threading.Event()
+
+    def look():
+        while not done.wait(0.1):
+            seen.update(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+            for job in directory.glob("**/job.json"):
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    seen.add(job.read_text())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def files_below(*directories: Path) -> list[Path]:
+    return [path for directory in directories for path in directory.rglob("*") if path.is_file()]
+
+
+def test_a_store_on_s3(recipe, environment, s3_server: S3Server, tmp_path):  # noqa: F811
+    """Everything in the bucket, jobs on local files only, the secret nowhere; a second machine hits."""
     bucket, variables = s3_server.make_bucket("command-line"), s3_server.environment
-    first, done = run(recipe, environment | variables, "--store", f"{bucket}/store")
+    secret, home, here = variables["AWS_SECRET_ACCESS_KEY"], tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    cache, prefect = Path(environment["LONGRECIPE_CACHE"]), Path(environment["PREFECT_HOME"])
+    machine = environment | variables | {"HOME": str(home)}
+    with watched(cache) as seen:
+        first, done = run(recipe, machine, "--store", f"{bucket}/store", cwd=here)
     assert statuses(first) == dict.fromkeys(STAGES, "ran")
     assert all(stage["uri"].startswith(f"{bucket}/store/") for stage in first["stages"])
-    assert variables["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
-    elsewhere = environment | variables | {"LONGRECIPE_CACHE": environment["LONGRECIPE_CACHE"] + "-elsewhere"}
-    second, _ = run(recipe, elsewhere, "--store", f"{bucket}/store")
-    assert statuses(second) == dict.fromkeys(STAGES, "hit")
-    assert (
-        subprocess.run([*LONGRECIPE, "verify", second["model"]], cwd=ROOT, env=elsewhere, check=False).returncode == 0
+
+    # Nothing is kept here but caches, and results of Prefect nowhere.
+    assert list(here.iterdir()) == []
+    assert {path.relative_to(home).parts[0] for path in files_below(home)} <= {".cache", ".config"}  # of libraries
+    assert {path.relative_to(cache).parts[0] for path in files_below(cache)} == {"artifacts", "digests.sqlite"}
+    assert not (prefect / "storage").exists()
+
+    # Both kinds of jobs were seen at work.
+    assert {job for job in ("training", "evaluation") if any(f"longrecipe_core.{job}" in one for one in seen)} == {
+        "training",
+        "evaluation",
+    }
+    assert any('"stage": "extend"' in one for one in seen)
+    assert not [one for one in seen if secret in one]
+    assert secret not in done.stdout + done.stderr
+    written = files_below(home, cache, prefect)
+    assert (prefect / "prefect.db") in written  # with the run's log and parameters
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+    # A run as a worker's, of which Prefect keeps the results: beside the artifacts.
+    elsewhere = machine | {"LONGRECIPE_CACHE": environment["LONGRECIPE_CACHE"] + "-elsewhere"}
+    save = f"from prefect.filesystems import RemoteFileSystem; RemoteFileSystem(basepath='{bucket}/store/results')"
+    subprocess.run([sys.executable, "-c", f"{save}.save('ours')"], env=elsewhere, check=True, capture_output=True)
+    results = {
+        "DEFAULT_STORAGE_BLOCK": "remote-file-system/ours",
+        "PERSIST_BY_DEFAULT": "true",
+        "DEFAULT_SERIALIZER": "json",
+    }
+    second, _ = run(
+        recipe,
+        elsewhere | {f"PREFECT_RESULTS_{name}": value for name, value in results.items()},
+        "--store",
+        f"{bucket}/store",
+        cwd=here,
     )
+    assert statuses(second) == dict.fromkeys(STAGES, "hit")
+    assert not (prefect / "storage").exists()
+    fs = s3_server.filesystem()
+    (kept,) = fs.find("command-line/store/results")  # the flow's; a stage's is in the store as it is
+    assert fs.size(kept) < 10_000
+    assert len(json.loads(fs.cat_file(kept))["data"]["outcomes"]) == len(STAGES)
+    stored = fs.find("command-line")
+    assert any(path.endswith("manifest.json") for path in stored)
+    assert not [path for path in stored if secret.encode() in fs.cat_file(path)]
+    verified = subprocess.run([*LONGRECIPE, "verify", second["model"]], cwd=ROOT, env=elsewhere, check=False)
+    assert verified.returncode == 0
