@@ -82,7 +82,8 @@ def prefect_server(
         "DO_NOT_TRACK": "1",
         "NO_PROXY": "127.0.0.1",
     }
-    mine = {**common, **(settings or {})}
+    # The pages ask the server at 4200 otherwise.
+    mine = {**common, "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api", **(settings or {})}
     theirs = {**common, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     if database is not None:
         mine["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
