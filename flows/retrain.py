@@ -71,5 +71,5 @@ def candidate_of(summary: RunSummary) -> Candidate:
         tokens=refs["tokenize"],
         evaluation=refs["evaluate"],
         report=refs["report"],
-        keys={stage: ref.fingerprint for stage, ref in refs.items()},
+        fingerprints={stage: ref.fingerprint for stage, ref in refs.items()},
     )

@@ -27,7 +27,7 @@ class Candidate(BaseModel):
     tokens: ArtifactRef
     evaluation: ArtifactRef
     report: ArtifactRef
-    keys: dict[str, str]
+    fingerprints: dict[str, str]
 
 
 class Measured(BaseModel):
@@ -59,10 +59,10 @@ def nothing_new(run: Run) -> str | None:
     if pointer is None or run.force or not all(_is_there(store, uri) for uri in pointer.refs):
         return None
     keys = stage_keys(run.recipe, look_outside(run.recipe, store))
-    if keys == pointer.keys:
+    if keys == pointer.fingerprints:
         return f"{name}: nothing has changed since {pointer.promoted}, when {pointer.model} was promoted"
     refused = pointer.refused
-    if refused and keys == refused.keys and run.recipe.promotion.model_dump(mode="json") == refused.tolerances:
+    if refused and keys == refused.fingerprints and run.recipe.promotion.model_dump(mode="json") == refused.tolerances:
         return f"{name}: nothing has changed since {refused.when}, when {refused.model} was not promoted"
     return None
 
@@ -140,7 +140,7 @@ def _moved(run: Run, candidate: Candidate, present: Pointer | None, reasons: lis
         assert present is not None
         refused = Refused(
             model=candidate.model.uri,
-            keys=candidate.keys,
+            fingerprints=candidate.fingerprints,
             tolerances=run.recipe.promotion.model_dump(mode="json"),
             reasons=tuple(reasons),
             when=now,
@@ -152,7 +152,7 @@ def _moved(run: Run, candidate: Candidate, present: Pointer | None, reasons: lis
         refs=(candidate.model.uri, candidate.evaluation.uri, candidate.report.uri),
         model=candidate.model.uri,
         evaluation=candidate.evaluation.uri,
-        keys=candidate.keys,
+        fingerprints=candidate.fingerprints,
         promoted=now,
         run=run.id,
         previous=previous,

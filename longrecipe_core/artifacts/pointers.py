@@ -19,7 +19,7 @@ class Refused(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     model: str
-    keys: dict[str, str]
+    fingerprints: dict[str, str]
     tolerances: dict[str, JsonValue]
     reasons: tuple[str, ...]
     when: str
@@ -29,7 +29,7 @@ class Refused(BaseModel):
 class Pointer(BaseModel):
     """What a name stands for. All URIs are those of attempts' directories in the same store, as it is reached here.
 
-    `refs` are the artifacts that must stay as long as the pointer does, `keys` the fingerprints of all stages that led
+    `refs` are the artifacts that must stay as long as the pointer does, `fingerprints` those of all stages that led
     to the model, `run` the id of the record of the run that promoted it, `previous` the model before.
     """
 
@@ -39,7 +39,7 @@ class Pointer(BaseModel):
     refs: tuple[str, ...]
     model: str
     evaluation: str
-    keys: dict[str, str]
+    fingerprints: dict[str, str]
     promoted: str
     run: str
     previous: str | None = None

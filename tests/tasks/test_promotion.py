@@ -74,7 +74,7 @@ def candidate(run: Run, name: str, short: float, long: float, keys: dict[str, st
         tokens=put(run, "tokens", f"tokens {name}", {"a": b"a"}),
         evaluation=evaluation(run, f"evaluation {name}", "stage 2, merged", short, long),
         report=put(run, "report", f"report {name}", {"report.html": name.encode()}),
-        keys=keys or {"merge": fingerprint(f"model {name}")},
+        fingerprints=keys or {"merge": fingerprint(f"model {name}")},
     )
 
 
@@ -90,7 +90,7 @@ def test_the_first_model_is_promoted_and_the_pointer_says_all(run, events):
     pointer = read_pointer(run.open_store(), "nightly")
     assert pointer.model == first.model.uri
     assert pointer.refs == (first.model.uri, first.evaluation.uri, first.report.uri)
-    assert (pointer.keys, pointer.run, pointer.previous) == (first.keys, run.id, None)
+    assert (pointer.fingerprints, pointer.run, pointer.previous) == (first.fingerprints, run.id, None)
     assert present_model(run, pointer) == first.model
     (event,) = events
     assert event["event"] == "longrecipe.model.promoted"
@@ -140,10 +140,10 @@ def test_who_compared_with_a_pointer_that_has_moved_compares_again(run, events):
 def test_a_model_that_is_promoted_already_is_no_news(run, events):
     first = candidate(run, "first", 3.0, 4.0)
     promote.fn(run, first, None, None)
-    again = first.model_copy(update={"keys": {"merge": "other"}})
+    again = first.model_copy(update={"fingerprints": {"merge": "other"}})
     assert promote.fn(run, again, read_pointer(run.open_store(), "nightly"), None).outcome == "same"
     pointer = read_pointer(run.open_store(), "nightly")
-    assert (pointer.model, pointer.keys, pointer.previous) == (first.model.uri, again.keys, None)
+    assert (pointer.model, pointer.fingerprints, pointer.previous) == (first.model.uri, again.fingerprints, None)
     assert len(events) == 1
 
 

@@ -24,7 +24,7 @@ def pointer(store: ArtifactStore, run: str, **more: object) -> Pointer:
         refs=tuple(uris.values()),
         model=uris["checkpoint"],
         evaluation=uris["evaluation"],
-        keys={"merge": "0" * 64},
+        fingerprints={"merge": "0" * 64},
         promoted="2026-01-01",
         run=run,
         **more,
