@@ -102,18 +102,23 @@ def _allowed(field: Node) -> str:
     rules = []
     for form in (field, *field.get("anyOf", ()), *field.get("prefixItems", ())[:1], field.get("items", {})):
         rules += [f"`{value}`" for value in form.get("enum", ())]
-        bounds = {
-            "minimum": "at least {:g}",
-            "exclusiveMinimum": "above {:g}",
-            "maximum": "at most {:g}",
-            "exclusiveMaximum": "below {:g}",
-        }
-        rules += [words.format(form[bound]) for bound, words in bounds.items() if bound in form]
+        rules += bounds(form)
         if "pattern" in form:
             rules.append(f"matches `{form['pattern']}`")
         if form.get("minLength") or (form.get("minItems") and "prefixItems" not in form):
             rules.append("not empty")
     return ", ".join(rules)
+
+
+def bounds(form: Node) -> list[str]:
+    """The bounds of a number in words, from its JSON schema: `at least 2`."""
+    words = {
+        "minimum": "at least {:g}",
+        "exclusiveMinimum": "above {:g}",
+        "maximum": "at most {:g}",
+        "exclusiveMaximum": "below {:g}",
+    }
+    return [text.format(form[bound]) for bound, text in words.items() if bound in form]
 
 
 def main(arguments: list[str]) -> int:

@@ -60,6 +60,21 @@ def test_bounds_choices_and_defaults_are_in_the_form():
     assert "start_from" not in schema_of(train_stage)["properties"]
 
 
+def test_a_bound_is_told_beside_its_number():
+    schema = schema_of(extend_context)
+    helps = schema["definitions"]["TrainingSection"]["properties"]
+    assert helps["learning_rate"]["description"] == "peak learning rate (above 0)"
+    assert helps["steps"]["description"].endswith("(at least 1)")
+    assert helps["betas"]["description"] == "AdamW (at least 0, below 1)"
+    assert schema["definitions"]["UpsamplingSection"]["properties"]["longer_than"]["description"].count("at least") == 1
+    assert schema["properties"]["seed"]["description"] == "of every random draw (at least 0)"
+    # The page shows titles, and a key that has none as "Field".
+    titles = [
+        (key, field["title"]) for form in schema["definitions"].values() for key, field in form["properties"].items()
+    ]
+    assert all(key == title for key, title in titles)
+
+
 def test_the_server_takes_what_is_right_and_nothing_else():
     untouched = {name: field["default"] for name, field in schema_of(extend_context)["properties"].items()}
     assert accepted(extend_context, untouched | {"recipe": "recipes/tiny-cpu.yaml"})

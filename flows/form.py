@@ -1,0 +1,34 @@
+"""What the form of a deployment says beside a number: its bounds, which the UI holds to and does not show."""
+
+from typing import Any
+
+from pydantic import GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from longrecipe_core.recipe.document import bounds
+
+Node = dict[str, Any]
+
+
+class BoundsTold:
+    """Annotates a parameter's type: in the JSON schemas of the sections in it, help ends with the bounds."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> Node:
+        """Called by pydantic."""
+        node = handler(core_schema)
+        self._tell_sections(node, handler)
+        return node
+
+    def _tell_sections(self, node: Node, handler: GetJsonSchemaHandler) -> None:
+        for form in (node, *node.get("anyOf", ()), node.get("items", {})):
+            if "$ref" in form:
+                for field in handler.resolve_ref_schema(form)["properties"].values():
+                    field["description"] = with_bounds(field.get("description", ""), field)
+                    self._tell_sections(field, handler)
+
+
+def with_bounds(text: str, field: Node) -> str:
+    """Help with the bounds at its end; once, although several parameters may have the same section."""
+    forms = (field, *field.get("anyOf", ()), *field.get("prefixItems", ())[:1], field.get("items", {}))
+    told = "".join(f" ({', '.join(found)})" for form in forms if (found := bounds(form)))
+    return text if text.endswith(told) else text + told
