@@ -180,6 +180,8 @@ def test_a_forced_training_starts_anew_once_and_then_goes_on(root):
     made = settle(second, "extend", INPUTS, training(begun, killed=False))
     assert begun == [0, 0, 2, 4]
     assert (made.status, whole(made)) == ("ran", "trained to 6")
+    state = TrainingState(first.open_store(), made.ref.fingerprint)
+    assert (state.steps(), state.request()) == ([], None)
     # It failed in a later stage: what was made again already is not made a third time.
     third = a_run(root, force=("extend",))
     record(third, "completed")

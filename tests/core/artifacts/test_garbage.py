@@ -89,6 +89,17 @@ def test_what_an_unfinished_run_may_hit_stays_with_its_inputs(store, tmp_path):
     assert places(rubbish) == {other.uri}
 
 
+def test_what_a_young_artifact_was_made_from_stays(store, tmp_path):
+    """No run's record may name it yet."""
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("longrecipe_core.artifacts.store.new_attempt", lambda: f"{long_ago:%Y%m%dT%H%M%S%f}Z-{'0' * 8}")
+        patch.setattr("longrecipe_core.artifacts.store.utc_now", long_ago.isoformat)
+        old, other = make(store, tmp_path, "old"), make(store, tmp_path, "other")
+    make(store, tmp_path, "young", [old], "index")
+    assert places(found(store, now=datetime.now(UTC))) == {other.uri}
+
+
 def test_what_was_set_aside_goes_with_its_notes_and_a_pointers_attempt_stays(store, tmp_path):
     old = make(store, tmp_path, "one")
     store.set_aside(old, "a bit flipped")
