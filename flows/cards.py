@@ -49,8 +49,10 @@ def publish_cards(run: Run, summary: RunSummary, resume_command: str | None) -> 
             _publish(run, name, description, text)
 
 
-def stage_card(run: Run, store: ArtifactStore, summary: RunSummary) -> str:
-    """The stages: made or found, why, how long, where."""
+def stage_card(run: Run, store: ArtifactStore, summary: RunSummary) -> str | None:
+    """The stages: made or found, why, how long, where. A run that had nothing to do has no card."""
+    if not summary.outcomes:
+        return None
     rows = [(o.stage, o.status, o.why, f"{o.seconds:.1f}", o.ref.uri) for o in summary.outcomes]
     heading = f"{plain(run.recipe.name)}: {len(rows)} stages, {sum(row[1] == 'ran' for row in rows)} of them ran\n\n"
     return heading + table(("stage", "hit or ran", "why", "seconds", "uri"), rows, right=[3])

@@ -123,6 +123,7 @@ def test_what_was_made_but_not_promoted_is_promoted_then_nothing_is_done(store, 
         assert call(recipe, store).outcomes == []
         unchanged = newest_flow_run()
         assert task_runs(unchanged) == []
+        assert api("/artifacts/filter", flow_runs={"id": {"any_": [unchanged]}}) == []
         (line,) = told(unchanged)
         assert "nothing has changed since" in line
     shown = latest(store)

@@ -1,6 +1,7 @@
 """What surrounds a stage's work: one works and others wait, failures leave nothing, damage is met."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -187,6 +188,19 @@ def test_checkpoints_become_states_and_come_back(training):
     restore(state, directory, work, INPUTS_OF_JOB)
     assert [path.name for path in directory.iterdir()] == ["step-6"]
     assert (directory / "step-6" / "model.safetensors").read_text() == "weights after 6"
+
+
+def test_a_state_is_stored_without_hard_links(training, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(1, "Operation not permitted")
+
+    work, state, directory = training
+    checkpoint(directory, 2)
+    monkeypatch.setattr(os, "link", refuse)
+    keep_newest(state, directory, kept=2)
+    shutil.rmtree(directory)
+    restore(state, directory, work, INPUTS_OF_JOB)
+    assert (directory / "step-2" / "model.safetensors").read_text() == "weights after 2"
 
 
 def test_a_newer_checkpoint_of_a_killed_run_is_not_replaced(training):
