@@ -153,8 +153,8 @@ def _directory(store: ArtifactStore, kind: str, key: str, files: dict[str, int])
     place = store.location / kind / key
     attempts: dict[str, int] = {}
     for name, size in files.items():
-        attempt = name.split("/")[0]
-        if is_attempt(attempt):
+        attempt, slash, _ = name.partition("/")
+        if slash and is_attempt(attempt):  # some servers go on listing a directory that has become empty
             attempts[attempt] = attempts.get(attempt, 0) + size
     unreadable = False
     manifest, fingerprint = None, None

@@ -227,7 +227,7 @@ def test_show_tells_what_it_is_and_what_it_was_made_from(root, old, capsys, abov
     start = told.index("made from")
     assert told[start + 1 :] == [
         f"  outside {'0' * 16} some/model (outside)",
-        f"  checkpoint {annealed.ref.fingerprint[:16]} {annealed.ref.uri}",
+        f"  checkpoint of anneal {annealed.ref.fingerprint[:16]} {annealed.ref.uri}",
         *[f"    outside {'0' * 16} some/model (outside)"] * 2,
     ]
 

@@ -9,13 +9,25 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from s3_server import SECRET, S3Server, s3, s3_server  # noqa: F401
 
-from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, digest_url, exclusive
+from longrecipe_core.artifacts import (
+    ArtifactRef,
+    ArtifactStore,
+    Lease,
+    RunRecords,
+    TrainingState,
+    digest_url,
+    exclusive,
+    new_record,
+)
 from longrecipe_core.artifacts.fingerprint import fingerprint
+from longrecipe_core.artifacts.garbage import Roots, find_rubbish, remove
 from longrecipe_core.corpus import source_digest
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, LeaseLostError
 from longrecipe_core.recipe import CorpusSourceSection
@@ -312,3 +324,33 @@ def test_an_unchanged_source_is_looked_at_with_listings_only(
     assert read == 1
     fs.pipe_file(f"{place}/7.txt", b"text 7")
     assert look()[0] == first
+
+
+def test_runs_and_garbage(store: ArtifactStore, tmp_path: Path) -> None:
+    """A record per run, artifacts by age, and removal: what a root leads to stays, the rest goes, manifest first."""
+    old, kept = (commit_as(store, tmp_path / name, name) for name in ("old", "kept"))
+    young = commit_as(store, tmp_path / "young", "young", [kept])
+    assert [store.ref(manifest) for manifest in store.newest("tokens")] == [young, kept, old]
+    records = RunRecords(store)
+    for run_id in ("20260101T000000000000Z-00000000", "20260102T000000000000Z-00000000"):
+        records.write(new_record(run_id, "flow", "x", {"seed": 1}))
+        records.write_recipe(run_id, "seed: 1\n")
+    assert records.ids() == ["20260102T000000000000Z-00000000", "20260101T000000000000Z-00000000"]
+    assert [record.id for record in records.all()] == records.ids()
+    records.remove(records.ids()[0])
+    assert records.ids() == ["20260101T000000000000Z-00000000"]
+    later = datetime.now(UTC) + timedelta(days=2)
+    [rubbish] = find_rubbish(store, Roots.of([young.uri]), lambda manifest: False, now=later)
+    assert (rubbish.place.uri, rubbish.bytes) == (old.uri, sum(map(len, FILES.values())))
+    assert not remove(store, rubbish, lambda: False)
+    assert store.verify(old) == []
+    assert remove(store, rubbish, lambda: True)
+    assert store.find("tokens", old.fingerprint) is None
+    assert find_rubbish(store, Roots.of([young.uri]), lambda manifest: False, now=later) == []
+    assert not any(store.location.fs.exists(f"{rubbish.place.path}/{name}") for name in FILES)
+    assert [store.verify(ref, memory=False) for ref in (kept, young)] == [[], []]
+
+
+def commit_as(store: ArtifactStore, directory: Path, name: str, inputs: Sequence[ArtifactRef] = ()) -> ArtifactRef:
+    with Lease(store, fingerprint(name)):
+        return store.commit("tokens", fingerprint(name), staging(directory), inputs=inputs, recipe={}, seconds=1)
