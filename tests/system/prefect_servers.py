@@ -82,8 +82,11 @@ def prefect_server(
         "DO_NOT_TRACK": "1",
         "NO_PROXY": "127.0.0.1",
     }
-    # The pages ask the server at 4200 otherwise.
-    mine = {**common, "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api", **(settings or {})}
+    pages = {
+        "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",  # else they ask at 4200
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    }
+    mine = {**common, **pages, **(settings or {})}
     theirs = {**common, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     if database is not None:
         mine["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
@@ -133,8 +136,10 @@ def worker(
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[psutil.Popen]:
-    """A process whose lines go to `log`; ended with all its descendants."""
+def started(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, *, grace: float = 20
+) -> Iterator[psutil.Popen]:
+    """A process whose lines go to `log`; ended with all its descendants, which have `grace` seconds for it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = psutil.Popen(
@@ -143,18 +148,18 @@ def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -
     try:
         yield process
     finally:
-        end_tree(process)
+        end_tree(process, grace)
 
 
-def end_tree(process: psutil.Popen) -> None:
-    """SIGTERM to a process and its descendants, SIGKILL to what is left after 20 s."""
+def end_tree(process: psutil.Popen, grace: float) -> None:
+    """SIGTERM to a process and its descendants, SIGKILL to what is left after `grace` seconds."""
     tree = [process]
     with contextlib.suppress(psutil.NoSuchProcess):
         tree += process.children(recursive=True)
     for one in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=20)
+    _, alive = psutil.wait_procs(tree, timeout=grace)
     for one in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()

@@ -128,3 +128,19 @@ def test_set_up_again_leaves_what_is_there(server, tmp_path_factory):
     names = [one["name"] for one in automations if one["name"].startswith("longrecipe")]
     assert len(names) == len(set(names)) == 4
     assert all(one["enabled"] for one in automations)
+
+
+def test_results_go_where_a_remote_store_is_and_no_credentials_with_them(server, tmp_path):
+    slug = "remote-file-system"
+    lines = set_up(
+        server,
+        tmp_path,
+        LONGRECIPE_STORE="s3://bucket/store",
+        AWS_ACCESS_KEY_ID="who",
+        AWS_SECRET_ACCESS_KEY="hush-hush",
+    )
+    assert f"block {slug}/longrecipe-results: created, s3://bucket/store/results" in lines
+    block = server.get(f"/block_types/slug/{slug}/block_documents/name/longrecipe-results?include_secrets=true")
+    assert block["data"]["basepath"] == "s3://bucket/store/results"
+    assert "hush-hush" not in json.dumps(block)
+    assert server.get("/variables/name/longrecipe_result_storage")["value"] == f"{slug}/longrecipe-results"
