@@ -1,4 +1,4 @@
-"""What the form of a deployment says beside a number: its bounds, which the UI holds to and does not show."""
+"""What the form of a deployment needs beside pydantic's schema: bounds that are told, keys that stay in their order."""
 
 from typing import Any
 
@@ -10,8 +10,10 @@ from longrecipe_core.recipe.document import bounds
 Node = dict[str, Any]
 
 
-class BoundsTold:
-    """Annotates a parameter's type: in the JSON schemas of the sections in it, help ends with the bounds."""
+class ForPeople:
+    """Annotates a parameter's type: in the JSON schemas of the sections in it, help ends with the bounds, which the UI
+    holds to and does not show, and each key has its `position`, without which the UI shuffles them.
+    """
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> Node:
         """Called by pydantic."""
@@ -22,7 +24,8 @@ class BoundsTold:
     def _tell_sections(self, node: Node, handler: GetJsonSchemaHandler) -> None:
         for form in (node, *node.get("anyOf", ()), node.get("items", {})):
             if "$ref" in form:
-                for field in handler.resolve_ref_schema(form)["properties"].values():
+                for position, field in enumerate(handler.resolve_ref_schema(form)["properties"].values()):
+                    field["position"] = position
                     field["description"] = with_bounds(field.get("description", ""), field)
                     self._tell_sections(field, handler)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from prefect.context import FlowRunContext
 from pydantic import Field, TypeAdapter
 
-from flows.form import BoundsTold, with_bounds
+from flows.form import ForPeople, with_bounds
 from longrecipe_core.cost.heads import check_recipe
 from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe import Recipe
@@ -124,7 +124,7 @@ def _groups() -> dict[str, tuple[Any, Any, str]]:
     groups = {}
     for name, field in Recipe.model_fields.items():
         annotation: Any = field.annotation
-        annotation = Annotated[annotation, *field.metadata, BoundsTold()] | None
+        annotation = Annotated[annotation, *field.metadata, ForPeople()] | None
         text = field.description or _first_line(field.annotation)
         groups[name] = (annotation, None, with_bounds(text, TypeAdapter(annotation).json_schema()))
     return groups

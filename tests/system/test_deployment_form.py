@@ -12,7 +12,7 @@ SCREENSHOTS = os.environ.get("LONGRECIPE_SCREENSHOTS")
 
 def test_groups_are_filled_in_and_the_file_gives_the_rest(site):
     deployment = site.server.get("/deployments/name/extend-context/extend-context")
-    with browser_page(1280, 1400) as page:
+    with browser_page(1280, 1380) as page:
         page.goto(f"{site.server.ui}/v2/deployments/deployment/{deployment['id']}/run")
 
         def field(text: str, kind: str):
@@ -24,6 +24,7 @@ def test_groups_are_filled_in_and_the_file_gives_the_rest(site):
         assert target.get_attribute("min") == "2"
         field("tokens per training sample; about 30 % of the target length (at least 2)", "input").fill("48")
         if SCREENSHOTS:
+            page.evaluate("document.querySelectorAll('*').forEach(element => element.scrollTop = 0)")
             page.screenshot(path=ROOT / Path(SCREENSHOTS) / "form.png")
         field("file or fsspec URL of a recipe", "textarea").fill(str(site.recipe))
 
