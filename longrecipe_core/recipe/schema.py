@@ -206,6 +206,7 @@ class Recipe(Section):
 
     @classmethod
     def _of_tree(cls, tree: dict[str, Any], overrides: Iterable[str], origin: str) -> Self:
+        tree = _unshared(tree)
         for override in overrides:
             _apply(tree, override)
         try:
@@ -276,6 +277,13 @@ def _read_yaml(text: str, origin: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         # PyYAML lets Python's own errors through: the date 2020-13-45, a list as a key, brackets 1,000 deep.
         raise RecipeError(f"{origin} not YAML: {' '.join(str(error).split())}") from error
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which no two keys have the same object, as YAML's aliases do: an override of one would change both."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from postgres_server import postgres  # noqa: F401
+from prefect_site import Site, write_recipe
 from training_material import make_material, train, write_job
 
 
@@ -40,3 +42,12 @@ def finished(material, tmp_path_factory):
         return runs[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, postgres):  # noqa: F811
+    """A server with the project's deployments and a worker."""
+    directory = tmp_path_factory.mktemp("site")
+    site = Site(directory, write_recipe(directory), postgres.make_database("site"))
+    yield site
+    site.close()

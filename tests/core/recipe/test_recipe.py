@@ -114,6 +114,16 @@ def test_an_override_sets_one_key(override, value):
         assert after == before
 
 
+def test_an_override_of_what_stands_twice_by_a_yaml_alias_sets_one():
+    aliased = yaml.safe_load(BASE)
+    aliased["anneal"] = aliased["extend"]
+    text = yaml.safe_dump(aliased)
+    assert "*id" in text
+    recipe = Recipe.parse(text, ["extend.learning_rate=0.25"])
+    assert recipe.extend.learning_rate == 0.25
+    assert recipe.anneal.learning_rate == Recipe.parse(BASE).extend.learning_rate
+
+
 def test_overrides_apply_in_order_and_make_missing_sections():
     recipe = Recipe.parse(BASE, [*MODEL, "seed=1", "seed=2", "model.revision=null", "model.path=local"])
     assert recipe.seed == 2

@@ -1,0 +1,111 @@
+"""A Prefect server on PostgreSQL with the project's set-up and deployments, and a worker, for tests."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect_servers import ROOT, prefect_server, worker
+
+from longrecipe_core.launching.machines import free_port
+
+POOL = "longrecipe"
+
+
+def eventually(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
+    """Poll twice a second, for three minutes."""
+    deadline = time.monotonic() + 180
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited 180 s {what if isinstance(what, str) else what()}")
+        time.sleep(0.5)
+
+
+def write_recipe(root: Path) -> Path:
+    """Twenty documents, a model of some thousand weights, a checkpoint every twenty steps."""
+    (root / "documents").mkdir()
+    for number in range(20):
+        lines = [f"Line {number * n % 97} of book {number} has word{n % 13} in it." for n in range(60)]
+        (root / "documents" / f"{number:02}.txt").write_text("\n".join(lines))
+    rows = "".join(f'{{"q": "What is {n} plus 1?", "a": "It is {n + 1}."}}\n' for n in range(80))
+    (root / "replay.jsonl").write_text(rows)
+    training = {"learning_rate": 1e-3, "steps": 3, "global_batch": 4, "precision": "fp32"}
+    model = {"vocabulary_size": 300, "hidden_size": 16, "intermediate_size": 24, "layers": 1, "query_heads": 2}
+    columns = {"prompt_column": "q", "response_column": "a"}
+    tree = {
+        "name": "interrupted",
+        "base": {**model, "kv_heads": 1, "window": 32, "training": training},
+        "context": {"target_length": 128, "train_length": 40},
+        "corpus": {"sources": [{"path": str(root / "documents"), "format": "text"}], "validation_share": 0.3},
+        "index": {"samples": 60},
+        "extend": training,
+        "replay": {"sources": [{"path": str(root / "replay.jsonl"), "format": "jsonl", **columns}]},
+        "anneal": {**training, "schedule": "linear"},
+        "evaluation": {"documents": 2, "buckets": 4, "precision": "fp32"},
+        "launch": {"threads": 1, "checkpoint_every": 20, "preemption_grace": 10},
+    }
+    path = root / "interrupted.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+class Site:
+    """A server with the project's own set-up and deployments, and a worker; as `make ui` has them."""
+
+    def __init__(self, directory: Path, recipe: Path, database: str) -> None:
+        self.directory, self.recipe, self.database = directory, recipe, database
+        self.port = free_port()
+        self.stack = contextlib.ExitStack()
+        self.server_stack = contextlib.ExitStack()
+        self.start_server()
+        for command in (["-m", "deployments.set_up"], ["-m", "prefect", "--no-prompt", "deploy", "--all"]):
+            done = subprocess.run(
+                [sys.executable, *command], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        self.start_worker()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        places = {"LONGRECIPE_CACHE": str(self.directory / "cache"), "LONGRECIPE_CODE": str(ROOT)}
+        return {**self.server.environment, **places}
+
+    def start_server(self) -> None:
+        self.server = self.server_stack.enter_context(
+            prefect_server(self.directory, database=self.database, port=self.port)
+        )
+
+    def stop_server(self) -> None:
+        self.server_stack.close()
+
+    def start_worker(self) -> None:
+        self.worker = self.stack.enter_context(worker(self.server, POOL, self.directory, environment=self.environment))
+
+    def close(self) -> None:
+        self.stack.close()
+        self.server_stack.close()
+
+    def run(self, store: Path, *overrides: str) -> str:
+        """Trigger a run as the UI does; its id."""
+        deployment = self.server.get("/deployments/name/extend-context/extend-context")
+        parameters = {"recipe": str(self.recipe), "store": str(store), "overrides": list(overrides)}
+        return self.server.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+
+    def state(self, run: str) -> str:
+        return self.server.get(f"/flow_runs/{run}")["state"]["name"]
+
+    def wait_for_state(self, run: str, *names: str) -> None:
+        eventually(lambda: self.state(run) in names, lambda: f"for {names}: {self.state(run)}\n{self.logs(run)}")
+
+    def logs(self, run: str) -> str:
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(line["message"] for line in self.server.post("/logs/filter", body))
+
+    def artifacts(self, run: str) -> dict[str, str]:
+        """Ids by key."""
+        found = self.server.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        return {one["key"]: one["id"] for one in found}

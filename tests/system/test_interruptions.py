@@ -1,0 +1,121 @@
+"""Training that is cancelled, whose server is restarted, whose worker is killed, and two runs at once: all real."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import psutil
+from browser import browser_page
+from prefect_site import eventually
+
+from longrecipe_core.training.metrics import read_metrics
+
+ENDLESS = 100_000  # steps that no test waits for
+
+
+def steps(store: Path, stage: str) -> int:
+    """Optimizer steps that the stage's job has told of."""
+    for job in store.glob("staging/*/job.json"):
+        with contextlib.suppress(FileNotFoundError):
+            if f'"stage": "{stage}"' in job.read_text():
+                return len(read_metrics(job.parent / "logs" / "metrics.jsonl"))
+    return 0
+
+
+def stored(store: Path) -> list[int]:
+    """Steps of stored states above the three that other stages train."""
+    names = [manifest.parent.name for manifest in store.glob("state/*/step-*/manifest.json")]
+    return sorted(step for name in names if (step := int(name.removeprefix("step-"))) > 3)
+
+
+def processes(store: Path) -> list[psutil.Process]:
+    """All that has the store in its command line: supervisors, launchers, ranks."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(store) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def test_cancelled_in_the_browser_resumes_in_the_next_run(site, tmp_path):
+    """No process remains, the state is Cancelled, and the next run goes on at the checkpoint, with the same model."""
+    store = tmp_path / "store"
+    run = site.run(store, f"extend.steps={ENDLESS}")
+    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    with browser_page() as page:
+        page.goto(f"{site.server.ui}/runs/flow-run/{run}")
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
+        eventually(lambda: not processes(store), "for the job to go")
+        site.wait_for_state(run, "Cancelled")
+    reached = max(stored(store))
+
+    again = site.run(store, f"extend.steps={ENDLESS}")
+    eventually(lambda: steps(store, "extend") > reached, lambda: f"to go on\n{site.logs(again)}")
+    assert f"resumes after step {reached}" in site.logs(again)
+    site.server.post(f"/flow_runs/{again}/set_state", {"state": {"type": "CANCELLING"}})
+    site.wait_for_state(again, "Cancelled")
+    eventually(lambda: not processes(store), "for the job to go")
+
+
+def test_training_goes_on_while_the_server_restarts(site, tmp_path):
+    store = tmp_path / "store"
+    run = site.run(store, "extend.steps=3000", "launch.checkpoint_every=500")
+    eventually(lambda: steps(store, "extend") > 5, lambda: f"for training\n{site.logs(run)}")
+    site.stop_server()
+    before = steps(store, "extend")
+    (supervisor,) = [one for one in processes(store) if "longrecipe_core.launching.supervisor" in one.cmdline()]
+    eventually(lambda: steps(store, "extend") > before + 100, "for training to go on without a server")
+    site.start_server()
+    assert supervisor.is_running()
+    site.wait_for_state(run, "Completed", "Failed", "Crashed")
+    assert site.state(run) == "Completed", site.logs(run)
+
+
+def test_of_two_runs_at_once_one_trains_and_the_other_reuses(site, tmp_path):
+    store = tmp_path / "store"
+    runs = [site.run(store, "extend.steps=200") for _ in range(2)]
+    for run in runs:
+        site.wait_for_state(run, "Completed", "Failed", "Crashed")
+        assert site.state(run) == "Completed", site.logs(run)
+    logs = [site.logs(run) for run in runs]
+    assert sum("extend: done in" in log for log in logs) == 1
+    assert sum("extend: hit" in log for log in logs) == 1
+    assert len(list(store.glob("checkpoint/*/manifest.json"))) == 4  # base, extend, anneal, merge
+
+
+def test_a_killed_worker_takes_its_runs_along_and_a_retry_resumes(site, tmp_path):
+    store = tmp_path / "store"
+    run = site.run(store, "extend.steps=1000")
+    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    os.kill(site.worker.pid, signal.SIGKILL)
+    eventually(lambda: not processes(store), "for the job to go")
+    site.wait_for_state(run, "Crashed")
+    reached = max(stored(store))
+    site.start_worker()
+    retry(site, run)
+    site.wait_for_state(run, "Completed", "Failed", "Cancelled")
+    assert site.state(run) == "Completed", site.logs(run)
+    assert f"resumes after step {reached}" in site.logs(run)
+
+
+def test_a_run_whose_machine_is_gone_is_marked_as_crashed(site, tmp_path):
+    """Worker and run get SIGKILL at once, so nobody is left to tell: the shipped automation misses the heartbeats."""
+    store = tmp_path / "store"
+    run = site.run(store, f"extend.steps={ENDLESS}")
+    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    gone = [site.worker, *site.worker.children()]
+    for process in gone:
+        process.kill()
+    eventually(lambda: not processes(store), "for the job to go")
+    assert site.state(run) == "Running"
+    site.start_worker()
+    site.wait_for_state(run, "Crashed")
+
+
+def retry(site, run):
+    """As the button Retry does."""
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    site.server.post(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
