@@ -29,13 +29,14 @@ from tasks.run import Run, run_log
 @partial(recipe_parameters, leave_out={"start_from", "adopt"})
 def retrain(run: Run) -> RunSummary:
     """Run what depends on changed data or a changed recipe; promote the model unless it is worse than the present."""
+    unchanged = nothing_new(run)
+    if unchanged:
+        # Not recorded: on a schedule such runs are most, and would displace those that have made something.
+        run_log()(unchanged)
+        return RunSummary()
     with recorded(run, "retrain") as summary:
-        unchanged = nothing_new(run)
-        if unchanged:
-            run_log()(unchanged)
-        else:
-            run_recipe(run, summary)
-            decide(run, candidate_of(summary))
+        run_recipe(run, summary)
+        decide(run, candidate_of(summary))
     return summary
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -120,7 +121,9 @@ def test_what_was_made_but_not_promoted_is_promoted_then_nothing_is_done(store, 
         )
         assert event["payload"]["model"] == uri(first, "merge")
 
+        written = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
         assert call(recipe, store).outcomes == []
+        assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == written
         unchanged = newest_flow_run()
         assert task_runs(unchanged) == []
         assert api("/artifacts/filter", flow_runs={"id": {"any_": [unchanged]}}) == []
@@ -250,18 +253,29 @@ def validation_length(directory: str) -> int:
     return sum(len(ids) for table in tables for ids in table.column("input_ids").to_pylist())
 
 
-def test_a_shared_directory_without_hard_links(store, recipe_file, tmp_path, monkeypatch):
-    """A `file://` URL through a link, as a mounted directory may be; trained, committed and promoted there."""
+@pytest.fixture
+def mounted(store, tmp_path):
+    """The store on another filesystem, where there is one, and a link that leads there."""
+    shared = Path("/dev/shm")
+    there = Path(tempfile.mkdtemp(dir=shared if os.access(shared, os.W_OK) else tmp_path))
+    shutil.copytree(store, there / "store")
+    (tmp_path / "mount").symlink_to(there)
+    yield there / "store", tmp_path / "mount" / "store"
+    shutil.rmtree(there)
+
+
+def test_a_shared_directory_without_hard_links(mounted, recipe_file, monkeypatch):
+    """By a `file://` URL, through a link: trained, committed and promoted there, and found by the other path."""
 
     def refuse(*arguments, **options):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    (tmp_path / "mount").symlink_to(store)
+    there, here = mounted
     recipe = Recipe.load(recipe_file, ["anneal.steps=6", "promotion={short: 9, long: 9}"])
-    summary = call(recipe, f"file://{tmp_path}/mount")
+    summary = call(recipe, f"file://{here}")
     assert ran(summary) == ["anneal", "merge", "evaluate", "report"]
-    pointer = json.loads((store / "pointers" / "latest-seconds.json").read_text())
+    pointer = json.loads((there / "pointers" / "latest-seconds.json").read_text())
     assert pointer["model"] == uri(summary, "merge")
-    assert pointer["model"].startswith(f"{tmp_path}/mount/")
-    assert latest(store).stdout == f"{store}{pointer['model'].removeprefix(f'{tmp_path}/mount')}\n"
+    assert pointer["model"].startswith(f"{here}/")
+    assert latest(there).stdout == f"{there}{pointer['model'].removeprefix(str(here))}\n"

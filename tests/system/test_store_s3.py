@@ -28,6 +28,7 @@ from longrecipe_core.artifacts import (
 )
 from longrecipe_core.artifacts.fingerprint import fingerprint
 from longrecipe_core.artifacts.garbage import Roots, find_rubbish, remove
+from longrecipe_core.artifacts.pointers import Pointer, move_pointer, pointer_names, read_pointer
 from longrecipe_core.corpus import source_digest
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, LeaseLostError
 from longrecipe_core.recipe import CorpusSourceSection
@@ -324,6 +325,21 @@ def test_an_unchanged_source_is_looked_at_with_listings_only(
     assert read == 1
     fs.pipe_file(f"{place}/7.txt", b"text 7")
     assert look()[0] == first
+
+
+def test_a_pointer_is_moved_by_one_of_two(store: ArtifactStore, tmp_path: Path) -> None:
+    uri = commit(store, tmp_path / "s").uri
+    first, second, late = (
+        Pointer(refs=(uri,), model=uri, evaluation=uri, fingerprints={}, promoted="now", run=run)
+        for run in ("first", "second", "late")
+    )
+    assert read_pointer(store, "demo") is None
+    assert move_pointer(store, "demo", None, first)
+    assert not move_pointer(store, "demo", None, late)
+    assert move_pointer(store, "demo", first, second)
+    assert not move_pointer(store, "demo", first, late)
+    assert read_pointer(store, "demo") == second
+    assert pointer_names(store) == ["demo"]
 
 
 def test_runs_and_garbage(store: ArtifactStore, tmp_path: Path) -> None:
