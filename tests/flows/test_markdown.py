@@ -6,7 +6,7 @@ import io
 import re
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -31,6 +31,8 @@ def test_every_cell_is_shown_as_it_is_on_one_line(rows):
 
 
 @given(NASTY | TEXT)
+@example("a\n```\nb")
+@example("````\n```")
 def test_a_block_holds_its_text(text):
     (shown,) = rendered("before\n\n" + block(text) + "after", "code")
     assert shown.splitlines() == (text + "\n").splitlines()
