@@ -4,20 +4,27 @@ The server is that of PREFECT_API_URL or of the active profile. Deployments come
 """
 
 import argparse
+import copy
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
-from prefect.variables import Variable
+from prefect.workers.process import ProcessWorker
 
 from deployments import automations
 from deployments.names import NOTIFY_BLOCK, NOTIFY_URL, WORK_POOL
@@ -27,9 +34,12 @@ from longrecipe_core.errors import LongRecipeError
 
 GPU_LIMIT = "gpu"
 RESULTS = "longrecipe-results"
-RESULT_STORAGE = "longrecipe_result_storage"
-"""Variable that prefect.yaml reads."""
-
+RESULTS_KEPT = {
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    # Whether a stage's result still stands, only the store says; a retry would not ask it.
+    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "false",
+}
 NOTIFY = "longrecipe-notify"
 
 
@@ -61,9 +71,10 @@ def set_up(store: str, gpus: int | None = None) -> Iterator[str]:
         gpus: Slots of the limit `gpu`; when not given, a limit that is there stays as it is.
     """
     with get_client(sync_client=True) as client:
-        yield _work_pool(client)
+        storage, line = _result_storage(client, store)
+        yield line
+        yield _work_pool(client, storage)
         yield _gpu_limit(client, gpus)
-        yield _result_storage(client, store)
         yield from automations.put(client, [automations.crash_detection()])
         block = _notification_block(client)
         if block is None:
@@ -72,13 +83,28 @@ def set_up(store: str, gpus: int | None = None) -> Iterator[str]:
             yield from automations.put(client, automations.notifications(block))
 
 
-def _work_pool(client: SyncPrefectClient) -> str:
+def _work_pool(client: SyncPrefectClient, storage: str) -> str:
+    """The pool, whose runs keep flows' results in the block `storage`; a team's own settings of it stay."""
+    environment = RESULTS_KEPT | {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": storage}
     try:
         pool = client.read_work_pool(WORK_POOL)
-        return f"work pool {WORK_POOL}: there already, of type {pool.type}"
     except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+        template = with_environment(ProcessWorker.get_default_base_job_template(), environment)
+        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
         return f"work pool {WORK_POOL}: created, of type process"
+    template = with_environment(pool.base_job_template, environment)
+    if template == pool.base_job_template:
+        return f"work pool {WORK_POOL}: there already, of type {pool.type}"
+    client.update_work_pool(WORK_POOL, WorkPoolUpdate(base_job_template=template))
+    return f"work pool {WORK_POOL}: changed, its results go to {storage}"
+
+
+def with_environment(template: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """A base job template with more variables among the defaults of its jobs' environment."""
+    changed = copy.deepcopy(template)
+    field = changed["variables"]["properties"]["env"]
+    field["default"] = (field.get("default") or {}) | environment
+    return changed
 
 
 def _gpu_limit(client: SyncPrefectClient, gpus: int | None) -> str:
@@ -100,17 +126,19 @@ def _gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def _result_storage(client: SyncPrefectClient, store: str) -> str:
-    """Flows' results beside the artifacts; credentials for a remote store come from the worker's environment."""
+def _result_storage(client: SyncPrefectClient, store: str) -> tuple[str, str]:
+    """Flows' results beside the artifacts; credentials for a remote store come from the worker's environment.
+
+    Returns TYPE/NAME of the block, and what was done.
+    """
     place = f"{store}/results"
     block = RemoteFileSystem(basepath=place) if "://" in store else LocalFileSystem(basepath=place)
     slug = f"{block.get_block_type_slug()}/{RESULTS}"
     before = _block(client, slug)
-    if before and before.data["basepath"] == place and Variable.get(RESULT_STORAGE) == slug:
-        return f"block {slug}: there already, {place}"
+    if before and before.data["basepath"] == place:
+        return slug, f"block {slug}: there already, {place}"
     block.save(RESULTS, overwrite=True)
-    Variable.set(RESULT_STORAGE, slug, overwrite=True)
-    return f"block {slug}: {'changed' if before else 'created'}, {place}"
+    return slug, f"block {slug}: {'changed' if before else 'created'}, {place}"
 
 
 def _notification_block(client: SyncPrefectClient) -> UUID | None:

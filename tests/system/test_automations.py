@@ -143,4 +143,5 @@ def test_results_go_where_a_remote_store_is_and_no_credentials_with_them(server,
     block = server.get(f"/block_types/slug/{slug}/block_documents/name/longrecipe-results?include_secrets=true")
     assert block["data"]["basepath"] == "s3://bucket/store/results"
     assert "hush-hush" not in json.dumps(block)
-    assert server.get("/variables/name/longrecipe_result_storage")["value"] == f"{slug}/longrecipe-results"
+    environment = server.get("/work_pools/longrecipe")["base_job_template"]["variables"]["properties"]["env"]["default"]
+    assert environment["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"] == f"{slug}/longrecipe-results"

@@ -47,10 +47,6 @@ def test_deploy_all_in_a_clean_clone(site, clone, deployed):
         assert one["work_pool_name"] == "longrecipe"
         assert one["enforce_parameter_schema"] is True
         assert one["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-        assert (
-            one["job_variables"]["env"]["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"]
-            == "local-file-system/longrecipe-results"
-        )
     (schedule,) = deployed["retrain"]["schedules"]
     assert schedule["active"] is False
 
@@ -72,6 +68,8 @@ def test_an_untouched_form_with_a_recipe_runs(site, deployed, tmp_path):
     assert finished["state"]["name"] == "Completed", site.logs(run["id"])
     assert finished["name"] == "interrupted · 40→128"
     assert len(list((tmp_path / "store").glob("*/*/manifest.json"))) == 4  # base, tokens, index, replay
+    kept = [path.read_text() for path in (site.directory / "longrecipe_store" / "results").iterdir()]
+    assert sum(str(tmp_path) in text and "tokenize" in text for text in kept) == 1  # the flow's result, and no task's
 
     # One more stage, as another deployment of the same store.
     run = start(site, deployed["train-stage"], recipe=str(site.recipe), store=str(tmp_path / "store"), stage="extend")
