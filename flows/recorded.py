@@ -33,6 +33,7 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
     end_with_worker()
     check_choices(run)
     store, log, summary = run.open_store(), run_log(), RunSummary()
+    command = resume_command(run, flow_name)
     record = LiveRecord(
         store,
         new_record(
@@ -43,6 +44,7 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
             force=run.force,
             request=_first_request(run, flow_name, store),
             flow_run=_flow_run_id(),
+            resume=command,  # from the start: whoever is killed can't tell it any more
         ),
     )
     summary.on_add(lambda: record.update(stages=_stages(summary)))
@@ -50,15 +52,15 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
         _keep_recipe(run, store)
         yield summary
     except BaseException as error:
-        state, command = end_of(error), resume_command(run, flow_name)
-        record.end(state, error=_one_line(error), resume=command)
+        state = end_of(error)
+        record.end(state, error=_one_line(error))
         if command:
             log(f"{flow_name} {state}; to resume: {command}")
             error.add_note(f"to resume: {command}")
         _publish(run, summary, command)
         raise
     else:
-        record.end("completed")
+        record.end("completed", resume=None)
         _publish(run, summary, None)
     finally:
         summary.on_add(None)  # what a flow returns may be serialized

@@ -39,7 +39,7 @@ def runs(arguments: argparse.Namespace) -> int:
     for run, line in zip(found, lines[1:], strict=True):
         print(line)
         for label, text in (("", run.error), ("to resume: ", run.resume)):
-            if text:
+            if text and run.state_now() != "running":
                 print(f"    {label}{text}")
     return 0
 

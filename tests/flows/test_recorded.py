@@ -47,12 +47,14 @@ def test_a_record_follows_the_run(root):
     with recorded(run, "extend-context") as summary:
         [begun] = records.newest_first()
         assert (begun.id, begun.state, begun.state_now(), begun.stages) == (run.id, "running", "running", ())
+        assert begun.resume is not None  # for one that is killed
         summary.add(outcome("merge"))
         [on_the_way] = records.newest_first()
         assert on_the_way.uri("merge") == "there/merge"
     [ended] = records.newest_first()
     assert ended.state == ended.state_now() == "completed"
     assert ended.ended is not None
+    assert ended.resume is None
     assert ended.ended >= ended.started
     assert Recipe.model_validate(ended.recipe) == run.recipe
     assert Recipe.load(records.recipe_place(run.id).uri) == run.recipe

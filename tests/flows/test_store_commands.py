@@ -198,12 +198,13 @@ def test_runs_are_listed_newest_first(root, old, capsys):
     annealed, merges, _first, second = old
     resume = "longrecipe run x.yaml"
     failed = recorded(root, annealed, state="failed", started=NOW, error="LaunchError: no", resume=resume)
-    recorded(root, state="running", started=LONG_AGO - timedelta(days=1))
+    recorded(root, state="running", started=LONG_AGO - timedelta(days=1), resume="a command")
     call("runs", "--store", root)
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["started", "(UTC)", "flow", "recipe", "state", "hit", "ran", "model"]
     assert [line.split()[4] for line in lines if line.startswith("20")] == ["failed", *["completed"] * 2, "crashed"]
     assert lines[1:3] == ["    LaunchError: no", f"    to resume: {resume}"]
+    assert lines[-1] == "    to resume: a command"
     assert lines[3].split()[5:] == ["0", "1", merges[1].ref.uri]
     call("runs", "--store", root, "--json", "--last", "2")
     assert [run["id"] for run in json.loads(capsys.readouterr().out)] == [failed.id, second.id]
