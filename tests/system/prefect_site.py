@@ -71,8 +71,8 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        places = {"LONGRECIPE_CACHE": str(self.directory / "cache"), "LONGRECIPE_CODE": str(ROOT)}
-        return {**self.server.environment, **places}
+        places = {name: str(self.directory / name.lower()) for name in ("LONGRECIPE_CACHE", "LONGRECIPE_STORE")}
+        return {**self.server.environment, **places, "LONGRECIPE_CODE": str(ROOT)}
 
     def start_server(self) -> None:
         self.server = self.server_stack.enter_context(
