@@ -17,6 +17,7 @@ _EVERYWHERE = {
     "window": "context.window",
     "sources": "replay.sources",
     "separator": "replay.separator",
+    "target_length": "context.target_length",
     "loss_on_prompt": "replay.loss_on_prompt",
     "attention_across_samples": "replay.attention_across_samples",
     "mixture.upsampling": "corpus.upsampling",

@@ -6,10 +6,24 @@ import pytest
 import yaml
 
 from longrecipe_core.recipe import Recipe, changed_keys, stage_part
-from longrecipe_core.recipe.changes import _shown
+from longrecipe_core.recipe.changes import _recipe_key, _shown
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = (ROOT / "recipes" / "tiny-cpu.yaml").read_text()
+STAGES = (
+    "base",
+    "tokenize",
+    "warmup",
+    "score",
+    "index",
+    "extend",
+    "replay",
+    "anneal",
+    "merge",
+    "evaluate",
+    "report",
+    "measure",
+)
 SCORE = ("selection.strategy=impactful", "score={source: warmup, warmup: {learning_rate: 1e-3, steps: 2}}")
 
 
@@ -84,3 +98,21 @@ def test_values_are_those_of_yaml(value, text):
 
 def test_long_values_are_cut():
     assert len(_shown("x" * 500)) == 60
+
+
+def keys(value, at=""):
+    """All keys of a tree down to plain values, as `--set` writes them."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inside = [key for name, item in items for key in keys(item, f"{at}.{name}" if at else str(name))]
+    return inside or [at]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_key_of_every_part_stands_in_the_recipe(stage):
+    recipe = Recipe.parse(TINY, SCORE)
+    for key in keys(stage_part(recipe, stage)):
+        node = recipe.model_dump(mode="json")
+        for name in _recipe_key(stage, key).split("."):
+            if node is None:
+                break  # a section that this recipe has not
+            node = node[int(name) if isinstance(node, list) else name]
