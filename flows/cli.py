@@ -114,12 +114,11 @@ def _stage_and_uri(text: str) -> tuple[str, str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the flow; the last line on stdout is one JSON object."""
-    from longrecipe_core.cost.heads import check_known_heads
-    from longrecipe_core.recipe import Recipe, check_inputs
+    from longrecipe_core.cost.heads import check_recipe
+    from longrecipe_core.recipe import Recipe
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
-    check_inputs(recipe)
-    check_known_heads(recipe)
+    check_recipe(recipe)
 
     from flows.extend_context import extend_context
     from tasks.decide import check_choices
@@ -141,12 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print one line per stage, and what the trainings cost."""
-    from longrecipe_core.cost.heads import check_known_heads
-    from longrecipe_core.recipe import Recipe, check_inputs
+    from longrecipe_core.cost.heads import check_recipe
+    from longrecipe_core.recipe import Recipe
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
-    check_inputs(recipe)
-    check_known_heads(recipe)
+    check_recipe(recipe)
 
     from flows.plan import print_plan
     from tasks.run import Run

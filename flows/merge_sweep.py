@@ -13,8 +13,11 @@ from flows.recorded import recorded
 from flows.summary import RunSummary
 from tasks.evaluation import measure
 from tasks.merge import merge
+from tasks.names import artifact_key
 from tasks.run import Run
 from tasks.scores import measured_scores
+
+TABLE = "Mean NLL, nats per token: inside the base model's window (short) and beyond it (long), per weight of the base model"
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 
@@ -39,7 +42,7 @@ def merge_sweep(run: Run, base_weights: Annotated[list[Weight], Field(min_length
             measured = summary.add(measure(weighted, merged, refs["tokenize"]))
             found = measured_scores(weighted, refs["base"], measured)
             rows.append({"base_weight": weight, **found.model_dump(exclude_none=True), "model": merged.uri})
-        create_table_artifact(rows, key="merge-sweep", description="Mean NLL per weight, in nats per token")
+        create_table_artifact(rows, key=artifact_key(run.recipe, "merge-sweep"), description=TABLE)
     return summary
 
 
