@@ -17,7 +17,7 @@ from tasks.names import artifact_key
 from tasks.run import Run
 from tasks.scores import measured_scores
 
-TABLE = "Mean NLL, nats per token: inside the base model's window (short) and beyond it (long), per weight of the base model"
+TABLE = "Mean NLL in nats per token: inside the base model's window (short), beyond it (long)"
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 
