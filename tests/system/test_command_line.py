@@ -160,7 +160,7 @@ def watched(directory: Path):
     seen, done = set(), threading.Event()
 
     def look():
-        while not done.wait(0.1):
+        while not done.wait(0.5):
             seen.update(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
             for job in directory.glob("**/job.json"):
                 with suppress(FileNotFoundError):  # gone since it was listed
