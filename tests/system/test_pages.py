@@ -66,11 +66,3 @@ def test_a_training_shows_how_far_it_is(site, page, tmp_path):
 
 def show(site, run, page, key):
     page.goto(f"{site.server.ui}/artifacts/artifact/{site.artifacts(run)[key]}")
-
-
-def test_the_form_shows_groups_with_help_and_bounds(site, page):
-    deployment = site.server.get("/deployments/name/extend-context/extend-context")["id"]
-    page.goto(f"{site.server.ui}/deployments/deployment/{deployment}/run")
-    page.get_by_text("file or fsspec URL of a recipe", exact=False).first.wait_for()
-    for group in ("context", "positions", "extend", "launch"):
-        page.get_by_text(group, exact=True).first.wait_for()
