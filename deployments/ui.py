@@ -141,13 +141,18 @@ def started(command: list[str], environment: Mapping[str, str], log: Path | None
 
 
 def end(process: psutil.Popen) -> None:
-    """SIGTERM to a process and its children, which are a worker's runs; SIGKILL to what outlives `END_SECONDS`."""
+    """SIGTERM to the children, which are a worker's runs and say how they ended while it lives; then to the process.
+
+    What outlives `END_SECONDS` is killed.
+    """
     with contextlib.suppress(psutil.NoSuchProcess):
-        tree = [process, *process.children(recursive=True)]
-        for one in (process, *process.children()):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=END_SECONDS)
+        tree = process.children(recursive=True)
+        for ending in (process.children(), [process]):
+            for one in ending:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.terminate()
+            psutil.wait_procs(ending, timeout=END_SECONDS)
+        alive = [one for one in (process, *tree) if one.is_running()]
         for one in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
