@@ -51,6 +51,7 @@ def test_every_command_of_the_readme_is_known_here():
         "--set 'score={source: long-short, precision: fp32}'",
         ".venv/bin/longrecipe positions recipes/tiny-cpu.yaml",
         ".venv/bin/longrecipe run recipes/llama3-8b-80k.yaml --set launch.processes=2",
+        "make ui",  # in test_make_ui.py
     ]
 
 
