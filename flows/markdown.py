@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 CELL_CHARACTERS = 300
-COLOURS = 48
+COLOURS = 256
 IMAGE_BYTES = 72_000
 """Of a PNG; in base64 a third more."""
 
@@ -36,7 +36,7 @@ def block(text: str) -> str:
 
 
 def image(png: bytes, what: str) -> str:
-    """A plot in the text itself, in few colours, which makes it small; one that is too large is told, and left out."""
+    """A plot in the text itself, with a palette, which makes it small; one that is too large is told, and left out."""
     from PIL import Image
 
     few = io.BytesIO()

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 POINTS = 400
 """Of one curve: more than its width in pixels tells nothing."""
@@ -23,6 +24,7 @@ def plot_losses(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         parts = np.array_split(points, min(len(points), POINTS))
         means = np.array([part.mean(axis=0) for part in parts])
         axes.plot(means[:, 0], means[:, 1], marker="o" if len(means) < 3 else None, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
