@@ -7,17 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from prefect_servers import prefect_server
 from s3_server import S3Server, s3_server  # noqa: F401
-
-from longrecipe_core.launching.machines import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGRECIPE = [sys.executable, "-m", "flows.cli"]
@@ -109,47 +106,14 @@ def test_killed_in_stage_1_resumes_there(recipe, environment, tmp_path):
     assert not list(store.glob("staging/*"))
 
 
-@contextmanager
-def prefect_server(environment, tmp_path):
-    """A real Prefect server on a free port, gone afterwards."""
-    port = free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            wait_until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), "for the server")
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            children = psutil.Process(server.pid).children(recursive=True)
-            for process in [psutil.Process(server.pid), *children]:
-                process.terminate()
-            _, alive = psutil.wait_procs([psutil.Process(server.pid), *children], timeout=30)
-            for process in alive:
-                process.kill()
-            server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def test_with_a_server_the_run_is_seen_there(recipe, environment, tmp_path):
-    environment["PREFECT_HOME"] = str(tmp_path / "prefect")
-    with prefect_server(environment, tmp_path) as api:
-        result, _ = run(recipe, environment | {"PREFECT_API_URL": api})
+    with prefect_server(tmp_path) as server:
+        client = environment | server.environment
+        result, _ = run(recipe, client)
         assert statuses(result) == dict.fromkeys(STAGES, "ran")
-        again, _ = run(recipe, environment | {"PREFECT_API_URL": api})
+        again, _ = run(recipe, client)
         assert statuses(again) == dict.fromkeys(STAGES, "hit")
-        body = json.dumps({"sort": "START_TIME_DESC"}).encode()
-        request = urllib.request.Request(
-            f"{api}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            runs = json.loads(response.read())
+        runs = server.post("/flow_runs/filter", {"sort": "START_TIME_DESC"})
         assert [(one["name"], one["state_type"]) for one in runs] == [("tiny-cpu", "COMPLETED")] * 2
         assert len(json.dumps(runs[0]["parameters"])) < 10_000
 

@@ -116,7 +116,7 @@ def server(stack) -> PrefectServer:
     return PrefectServer(client["PREFECT_API_URL"], client, stack.log("server"), None)
 
 
-def test_a_run_of_the_worker_is_in_the_store(stack, server, tmp_path):
+def test_a_run_of_the_worker_is_in_the_store(stack, server, postgres, tmp_path):  # noqa: F811
     (deployment,) = server.post("/deployments/filter", {"deployments": {"name": {"any_": ["prepare-data"]}}})
     parameters = {"parameters": {"recipe": str(write_recipe(tmp_path))}}
     run = server.post(f"/deployments/{deployment['id']}/create_flow_run", parameters)
@@ -125,6 +125,7 @@ def test_a_run_of_the_worker_is_in_the_store(stack, server, tmp_path):
         time.sleep(1)
         run = server.get(f"/flow_runs/{run['id']}")
     assert run["state_type"] == "COMPLETED", run["state"]
+    assert postgres.psql("prefect", f"SELECT state_type FROM flow_run WHERE id = '{run['id']}'") == "COMPLETED"
     worker = stack.environment("worker")
     store = s3fs.S3FileSystem(
         key=SECRETS["STORE_ACCESS_KEY"], secret=SECRETS["STORE_SECRET_KEY"], endpoint_url=worker["AWS_ENDPOINT_URL"]
