@@ -114,7 +114,7 @@ def test_with_a_server_the_run_is_seen_there(recipe, environment, tmp_path):
         again, _ = run(recipe, client)
         assert statuses(again) == dict.fromkeys(STAGES, "hit")
         runs = server.post("/flow_runs/filter", {"sort": "START_TIME_DESC"})
-        assert [(one["name"], one["state_type"]) for one in runs] == [("tiny-cpu", "COMPLETED")] * 2
+        assert [(one["name"], one["state_type"]) for one in runs] == [("tiny-cpu · 307→1k", "COMPLETED")] * 2
         assert len(json.dumps(runs[0]["parameters"])) < 10_000
 
 
