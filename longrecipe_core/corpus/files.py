@@ -1,15 +1,17 @@
 """From a source's path to the files that it means, in an order that never changes."""
 
 import os
+import re
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
-from fsspec.utils import infer_compression
+from fsspec.utils import glob_translate, infer_compression
 
 from longrecipe_core.artifacts.location import redact, uri_of
 from longrecipe_core.errors import CorpusError
@@ -69,7 +71,7 @@ def list_files(path: str, format: str) -> list[SourceFile]:
     try:
         # A listing from a cache would hide what has just been written.
         fs, place = url_to_fs(url if "://" in url else os.path.abspath(expand_home(url)), use_listings_cache=False)
-        found = _listing(fs, str(place), format)
+        found = _stdlib_listing(str(place)) if _in_stdlib(path) else _listing(fs, str(place), format)
     except (OSError, ValueError, ImportError) as error:
         raise CorpusError(f"source {redact(path)}: can't be opened: {one_line(error)}") from error
     if STDLIB in path:
@@ -85,6 +87,22 @@ def list_files(path: str, format: str) -> list[SourceFile]:
             f"source {redact(path)}: no file there; a file, a glob, or a directory with files of {wanted} would do"
         )
     return [SourceFile(fs, name, info) for name, info in sorted(found.items())]
+
+
+def _in_stdlib(path: str) -> bool:
+    """Whether a path is a glob below Python's own library, whose other parts are not to be looked at."""
+    return path.startswith(STDLIB) and has_magic(path)
+
+
+def _stdlib_listing(place: str) -> dict[str, Any]:
+    # Not by fsspec, which lists added packages too: with torch among them they are fifty times as many.
+    matches = re.compile(glob_translate(place)).match
+    found: dict[str, Any] = {}
+    for directory, names, files in os.walk(sysconfig.get_path("stdlib")):
+        names[:] = [name for name in names if name not in _NOT_STDLIB]
+        paths = (os.path.join(directory, name) for name in files)
+        found |= dict.fromkeys(path for path in paths if matches(path))
+    return found
 
 
 def _listing(fs: AbstractFileSystem, place: str, format: str) -> dict[str, Any]:
