@@ -1,9 +1,15 @@
 """Whether the documents can do what the recipe asks of them: told before any training, not by a stage days later."""
 
+from functools import cache, partial
+
 from longrecipe_core.corpus import TokenShards, load_tokenizer
 from longrecipe_core.corpus.mixture import Mixture, Sources, schedule
+from longrecipe_core.corpus.tokenizer import Encoder
+from longrecipe_core.evaluation.context_nll import window_ends
 from longrecipe_core.evaluation.nll import choose_documents
 from longrecipe_core.evaluation.passkey import check_passkey
+from longrecipe_core.evaluation.retrieval import check_prompts, longest
+from longrecipe_core.evaluation.ruler import Haystack
 from tasks.run import Work
 
 
@@ -15,12 +21,16 @@ def check_documents(work: Work) -> None:
     recipe = work.run.recipe
     directory = work.fetch("tokenize")
     target = recipe.context.target_length
-    choose_documents(TokenShards(directory, "validation"), recipe.evaluation, target, recipe.seed)
-    passkey = recipe.evaluation.passkey
-    if passkey is not None:
+    validation, evaluation = TokenShards(directory, "validation"), recipe.evaluation
+    _, lengths = choose_documents(validation, evaluation, target, recipe.seed)
+    if evaluation.context_nll is not None:
+        window_ends(evaluation.context_nll, lengths)
+    if evaluation.passkey is not None or longest(evaluation):
         tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
-        for distance in passkey.distances:
+        for distance in evaluation.passkey.distances if evaluation.passkey is not None else ():
             check_passkey(tokenizer, distance, target)
+        haystack = partial(Haystack.of_documents, validation, tokenizer, longest(evaluation), recipe.seed)
+        check_prompts(evaluation, Encoder(tokenizer), cache(haystack))
     train = TokenShards(directory, "train")
     schedule(
         train.lengths,

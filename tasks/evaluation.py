@@ -60,7 +60,8 @@ def _evaluate(work: Work) -> dict[str, Any]:
         EvaluatedModel(name=MERGED, directory=work.fetch("merge")),
     ]
     window = base_window(work)
-    _launch(work, models, window)
+    long_ppl = recipe.evaluation.long_ppl
+    _launch(work, models, window, models[-1] if long_ppl and long_ppl.evaluator == "merged" else models[0])
     return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
 
 
@@ -71,14 +72,20 @@ def _measure(work: Work) -> dict[str, Any]:
     return {}
 
 
-def _launch(work: Work, models: "Sequence[EvaluatedModel]", window: int | None) -> None:
-    """Measure models in a process of its own; `window` is marked in the plot."""
+def _launch(
+    work: Work, models: "Sequence[EvaluatedModel]", window: int | None, evaluator: "EvaluatedModel | None" = None
+) -> None:
+    """Measure models in a process of its own; `window` is marked in the plot, `evaluator` finds LongPPL's key tokens.
+
+    What is measured lies beside the output and survives a kill.
+    """
     from longrecipe_core.evaluation.job import EvaluationJob
     from longrecipe_core.launching import launch_evaluation
 
     recipe = work.run.recipe
     job = EvaluationJob(
         models=tuple(models),
+        evaluator=evaluator,
         tokens=work.fetch("tokenize"),
         evaluation=recipe.evaluation,
         window=window,
@@ -87,6 +94,7 @@ def _launch(work: Work, models: "Sequence[EvaluatedModel]", window: int | None) 
         trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
         threads=recipe.launch.threads,
         loss_chunk=recipe.launch.loss_chunk,
+        measurements=work.output.parent / "measurements.jsonl",
         output=work.output,
     )
     path = work.output.parent / "job.json"

@@ -20,7 +20,7 @@ class Scores(BaseModel):
 
 
 def scores(rows: Sequence[dict[str, Any]], model: str, window: int, nll_scale: float = 1.0) -> Scores:
-    """A model's scores from the rows of an evaluation (see `evaluate.SCHEMA`).
+    """A model's scores from the rows of an evaluation (see `table.SCHEMA`).
 
     A bucket counts as inside the window when it starts there, so that each bucket counts once. Means are weighted by
     tokens, for passkey by trials; `nll_scale` turns the rows' nats per token into those of another tokenizer.

@@ -1,94 +1,95 @@
-"""Measure every model on the same documents."""
+"""Measure every model on the same documents and prompts."""
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoTokenizer
 
 from longrecipe_core.corpus import TokenShards
-from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
-from longrecipe_core.evaluation.nll import bucket_rows, choose_documents, token_nll
-from longrecipe_core.evaluation.passkey import passkey_accuracy
-from longrecipe_core.evaluation.plot import plot_nll
-from longrecipe_core.modeling import load_config, load_model, rope_config
-from longrecipe_core.modeling.head import check_plain_head
+from longrecipe_core.evaluation.job import EvaluationJob
+from longrecipe_core.evaluation.measurements import Key, Measurements, Row
+from longrecipe_core.evaluation.nll import choose_documents
+from longrecipe_core.evaluation.plot import plot_needles, plot_nll
+from longrecipe_core.evaluation.retrieval import longest, tasks
+from longrecipe_core.evaluation.ruler import Haystack
+from longrecipe_core.evaluation.subject import Subject
+from longrecipe_core.evaluation.summary import ruler_summary
+from longrecipe_core.evaluation.table import SCHEMA, weighted_mean
 
-SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("measure", pa.string()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("value", pa.float64()),
-        ("standard_error", pa.float64()),
-        ("count", pa.int64()),
-        ("seed", pa.int64()),
-    ]
-)
+KeyTokens = tuple[str, npt.NDArray[np.bool_]]
+"""Who found them, and `long_ppl.key_tokens`."""
+LONG_PPL = ("long_ppl", None, None)
 
 
 def evaluate(job: EvaluationJob) -> None:
-    """Write `evaluation.parquet` and `nll.png` into the job's output directory.
+    """Write `evaluation.parquet`, `nll.png` and, for needles, `needles.png` into the job's output directory.
 
-    Rows of measure `nll` have positions `start..end - 1` and nats per token; rows of measure `passkey` have the
-    distance in `start` and `end`, and the share of keys found.
+    The rows are those of `table.SCHEMA`; docs/evaluation.md tells what each measure is.
+
+    Raises:
+        EvaluationError: A measurement can't be taken: documents or lengths are too short, a file can't be read.
     """
     torch.set_num_threads(job.threads or os.cpu_count() or 1)
-    documents = choose_documents(TokenShards(job.tokens, "validation"), job.evaluation, job.target_length, job.seed)
-    rows: list[dict[str, Any]] = []
+    documents, lengths = choose_documents(
+        TokenShards(job.tokens, "validation"), job.evaluation, job.target_length, job.seed
+    )
+    found = Measurements(job.measurements)
+    rows: list[Row] = []
+    keys: KeyTokens | None = None
+    wanted = job.evaluation.long_ppl is not None and any((entry.name, *LONG_PPL) not in found for entry in job.models)
+    if wanted and job.evaluator is not None:
+        # Before the others, so that no two models are loaded at a time.
+        keys = job.evaluator.name, Subject(job.evaluator, job, documents, lengths).key_tokens
     for number, entry in enumerate(job.models, start=1):
-        model = _load(entry, job)
-        nll = token_nll(model, *documents, bf16=job.evaluation.precision == "bf16", chunk=job.loss_chunk)
-        found = [{"measure": "nll"} | row for row in bucket_rows(nll, job.evaluation.buckets, job.target_length)]
-        rows += [{"model": entry.name, "seed": job.seed} | row for row in [*found, *_passkey(model, entry, job)]]
-        del model  # before the next one is loaded
-        mean = np.nanmean(nll)
+        own = _rows(Subject(entry, job, documents, lengths), keys, job, found)
+        rows += [{"model": entry.name, "seed": job.seed} | row for row in own]
+        mean = weighted_mean([row for row in own if row["measure"] == "nll"])
         print(
-            f"model {number} of {len(job.models)}, {entry.name}: NLL {mean:.4f} over {len(nll)} documents", flush=True
+            f"model {number} of {len(job.models)}, {entry.name}: NLL {mean:.4f} over {len(documents)} documents",
+            flush=True,
         )
     job.output.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), job.output / "evaluation.parquet")
     plot_nll(rows, job.window, job.output / "nll.png")
+    if any(row["measure"] == "needle" and row["depth"] is not None for row in rows):
+        plot_needles(rows, job.output / "needles.png")
 
 
-def _load(entry: EvaluatedModel, job: EvaluationJob) -> Any:
-    config = load_config(entry.directory, job.trust_remote_code)
-    if entry.rope is not None:
-        config = rope_config(config, entry.rope, window=job.window, target_length=job.target_length)
-    model = load_model(entry.directory, config=config, trust_remote_code=job.trust_remote_code)
-    check_plain_head(model, str(entry.directory))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def _passkey(model: Any, entry: EvaluatedModel, job: EvaluationJob) -> list[dict[str, Any]]:
-    section = job.evaluation.passkey
-    if section is None:
-        return []
-    tokenizer = AutoTokenizer.from_pretrained(entry.directory, trust_remote_code=job.trust_remote_code)
-    rows = []
-    for distance in section.distances:
-        accuracy = passkey_accuracy(
-            model,
-            tokenizer,
-            distance,
-            section.trials,
-            target_length=job.target_length,
-            seed=job.seed,
-            bf16=job.evaluation.precision == "bf16",
-        )
-        error = (accuracy * (1 - accuracy) / section.trials) ** 0.5
-        rows.append(
-            {
-                "measure": "passkey",
-                "start": distance,
-                "end": distance,
-                "value": accuracy,
-                "standard_error": error,
-                "count": section.trials,
-            }
-        )
+def _rows(subject: Subject, keys: KeyTokens | None, job: EvaluationJob, found: Measurements) -> list[Row]:
+    """All of one model."""
+    rows: list[Row] = []
+    for (measure, task, length), take in _measures(subject, keys, job):
+        key: Key = (subject.name, measure, task, length)
+        if key not in found:
+            print(f"{subject.name}: measures", *(part for part in key[1:] if part is not None), flush=True)
+        rows += found.take(key, take)
+    if job.evaluation.ruler is not None:
+        rows += ruler_summary(rows, job.evaluation.ruler.threshold)
     return rows
+
+
+def _measures(
+    subject: Subject, keys: KeyTokens | None, job: EvaluationJob
+) -> Iterator[tuple[tuple[str, str | None, int | None], Callable[[], list[Row]]]]:
+    """Measure, task and length of every measurement, and what takes it."""
+    section = job.evaluation
+    yield ("nll", None, None), subject.nll_rows
+    if section.long_ppl is not None:
+        yield LONG_PPL, lambda: subject.long_ppl_rows(*(keys or (subject.name, subject.key_tokens)))
+    for length in section.context_nll.lengths if section.context_nll is not None else ():
+        yield ("context_nll", None, length), partial(subject.context_rows, length)
+    for distance in section.passkey.distances if section.passkey is not None else ():
+        yield ("passkey", None, distance), partial(subject.passkey_rows, distance)
+
+    @cache
+    def haystack() -> Haystack:
+        shards = TokenShards(job.tokens, "validation")
+        return Haystack.of_documents(shards, subject.tokenizer, longest(section), job.seed)
+
+    for measure, task, length, cells in tasks(section, haystack):
+        yield (measure, task, length), partial(subject.ask_rows, measure, task, length, cells)

@@ -17,9 +17,12 @@ class EvaluatedModel(Section):
 
 
 class EvaluationJob(Section):
-    """Every model on the same documents."""
+    """Every model on the same documents and prompts."""
 
     models: tuple[EvaluatedModel, ...]
+    evaluator: EvaluatedModel | None = Field(
+        None, description="finds the key tokens of LongPPL, where that is measured; each model its own when not given"
+    )
     tokens: Path
     evaluation: EvaluationSection
     window: int | None
@@ -28,4 +31,5 @@ class EvaluationJob(Section):
     trust_remote_code: bool = False
     threads: int | None = None
     loss_chunk: int = 512
+    measurements: Path = Field(description="what is measured is noted there, and found again after a kill")
     output: Path

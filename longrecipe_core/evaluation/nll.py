@@ -89,19 +89,22 @@ def bucket_rows(nll: npt.NDArray[np.float64], buckets: int, target_length: int) 
     rows: list[dict[str, float | int]] = []
     for start, end in pairwise(edges):
         part = nll[:, max(start, 1) - 1 : end - 1]  # column i is position i + 1
-        counts = np.isfinite(part).sum(axis=1)
-        if not counts.any():
-            continue  # no document reaches that far
-        sums = np.nansum(part, axis=1)
-        means = sums[counts > 0] / counts[counts > 0]
-        error = float(means.std(ddof=1) / means.size**0.5) if means.size > 1 else float("nan")
-        rows.append(
-            {
-                "start": int(start),
-                "end": int(end),
-                "value": float(sums.sum() / counts.sum()),
-                "standard_error": error,
-                "count": int(counts.sum()),
-            }
-        )
+        if np.isfinite(part).any():  # else no document reaches that far
+            rows.append({"start": int(start), "end": int(end)} | mean_row(part))
     return rows
+
+
+def mean_row(nll: npt.NDArray[np.float64]) -> dict[str, float | int]:
+    """Mean of all tokens, its standard error over documents, token count; NaN entries of `[documents, …]` don't count.
+
+    Both are NaN where there is no entry, the error also for a single document.
+    """
+    counts = np.isfinite(nll).sum(axis=1)
+    sums = np.nansum(nll, axis=1)[counts > 0]
+    counts = counts[counts > 0]
+    means = sums / counts
+    return {
+        "value": float(sums.sum() / counts.sum()) if counts.size else float("nan"),
+        "standard_error": float(means.std(ddof=1) / means.size**0.5) if means.size > 1 else float("nan"),
+        "count": int(counts.sum()),
+    }

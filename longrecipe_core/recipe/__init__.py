@@ -2,6 +2,15 @@
 
 from longrecipe_core.recipe.changes import changed_keys
 from longrecipe_core.recipe.checks import check_inputs
+from longrecipe_core.recipe.evaluation import (
+    ContextNllSection,
+    EvaluationSection,
+    LongPplSection,
+    NeedleSection,
+    PasskeySection,
+    QuestionsSection,
+    RulerSection,
+)
 from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.parts import stage_part
 from longrecipe_core.recipe.schema import Recipe
@@ -10,12 +19,10 @@ from longrecipe_core.recipe.sections import (
     ContextSection,
     CorpusSection,
     CorpusSourceSection,
-    EvaluationSection,
     IndexSection,
     LoraSection,
     MergeSection,
     ModelSection,
-    PasskeySection,
     PositionsSection,
     PromotionSection,
     ReplaySection,
@@ -29,21 +36,26 @@ from longrecipe_core.recipe.sections import (
 
 __all__ = [
     "BaseSection",
+    "ContextNllSection",
     "ContextSection",
     "CorpusSection",
     "CorpusSourceSection",
     "EvaluationSection",
     "IndexSection",
     "LaunchSection",
+    "LongPplSection",
     "LoraSection",
     "MergeSection",
     "ModelSection",
+    "NeedleSection",
     "PasskeySection",
     "PositionsSection",
     "PromotionSection",
+    "QuestionsSection",
     "Recipe",
     "ReplaySection",
     "RopeSection",
+    "RulerSection",
     "ScoreSection",
     "SelectionSection",
     "SourceSection",

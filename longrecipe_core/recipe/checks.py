@@ -23,7 +23,7 @@ def check_inputs(recipe: Recipe) -> None:
 
     Remote URLs and hub ids are looked at by the stage that reads them.
     """
-    problems = list(_missing_sources(recipe))
+    problems = [*_missing_sources(recipe), *_missing_questions(recipe)]
     for key, model in (
         ("model.path", recipe.model),
         ("score.model.path", recipe.score.model if recipe.score else None),
@@ -90,6 +90,13 @@ def _missing_sources(recipe: Recipe) -> Iterator[str]:
             path = os.path.expanduser(source.path.replace("{stdlib}", sysconfig.get_path("stdlib")))
             if not os.path.exists(path) and next(glob.iglob(path, recursive=True), None) is None:
                 yield f"{name}.{number}.path: no file at {source.path}"
+
+
+def _missing_questions(recipe: Recipe) -> Iterator[str]:
+    for key in ("squad", "hotpotqa"):
+        file = getattr(recipe.evaluation.ruler, key, None)
+        if file is not None and not Path(file.path).expanduser().is_file():
+            yield f"evaluation.ruler.{key}.path: no file at {file.path}"
 
 
 def _model_problems(recipe: Recipe, directory: Path, key: str) -> list[str]:

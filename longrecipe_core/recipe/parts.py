@@ -22,6 +22,7 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         # Results that were made before there was this key stay valid.
         if training is not None and training["lora"] is None:
             del training["lora"]
+    evaluation = measures(tree["evaluation"])
     trust = bool(recipe.model and recipe.model.trust_remote_code)
     corpus = recipe.corpus.model_dump(mode="json", exclude={"sources", "upsampling"})
     corpus["sources"] = [reading(source) for source in recipe.corpus.sources]
@@ -77,7 +78,7 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         },
         "merge": {"merge": tree["merge"]},
         "evaluate": {
-            "evaluation": tree["evaluation"],
+            "evaluation": evaluation,
             "context": tree["context"],
             "rope": tree["rope"],
             "seed": recipe.seed,
@@ -85,13 +86,27 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         },
         "report": {"name": recipe.name},
         "measure": {
-            "evaluation": tree["evaluation"],
+            "evaluation": evaluation,
             **{key: tree["context"][key] for key in ("window", "target_length")},
             "seed": recipe.seed,
             "trust_remote_code": trust,
         },
     }
     return parts[stage]
+
+
+def measures(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What is measured; a file of questions enters by its digest.
+
+    A measure that is not taken is left out: results that were made before there was it stay valid.
+    """
+    kept = {
+        key: value for key, value in evaluation.items() if value is not None or key in ("minimum_length", "passkey")
+    }
+    if "ruler" in kept:
+        files = {key: kept["ruler"][key] for key in ("squad", "hotpotqa")}
+        kept["ruler"] |= {key: file and {"sha256": file["sha256"]} for key, file in files.items()}
+    return kept
 
 
 def reading(source: SourceSection) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.evaluation import EvaluationSection
 from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.problems import problem_lines
 from longrecipe_core.recipe.sections import (
     BaseSection,
     ContextSection,
     CorpusSection,
-    EvaluationSection,
     IndexSection,
     MergeSection,
     ModelSection,
@@ -65,11 +65,7 @@ class Recipe(Section):
             )
         if self.seed >= 2**63:
             raise ValueError(f"seed {self.seed} is above what random generators take; allowed: 0..{2**63 - 1}")
-        passkey, target = self.evaluation.passkey, self.context.target_length
-        if passkey is not None and max(passkey.distances) >= target:
-            raise ValueError(
-                f"evaluation.passkey.distances: {max(passkey.distances)} is not below context.target_length {target}"
-            )
+        target = self.context.target_length
         if self.evaluation.buckets > target:
             raise ValueError(f"evaluation.buckets {self.evaluation.buckets} is above context.target_length {target}")
         if (self.evaluation.minimum_length or 0) > target:
@@ -87,6 +83,7 @@ class Recipe(Section):
                 f"context.target_length: {self.context.target_length} is below the base model's window {window}; "
                 f"allowed: {window} and above"
             )
+        self.evaluation.check_lengths(target)
         if self.positions.strategy == "pose" and self.positions.chunks > self.context.train_length:
             raise ValueError(
                 f"positions.chunks {self.positions.chunks} is above context.train_length "

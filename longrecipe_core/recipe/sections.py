@@ -349,27 +349,6 @@ class MergeSection(Section):
         return self
 
 
-class PasskeySection(Section):
-    """A five-digit key hidden in filler text, asked for at the end."""
-
-    distances: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1, description="tokens between key and question"
-    )
-    trials: int = Field(20, ge=1, description="samples per distance")
-
-
-class EvaluationSection(Section):
-    """Loss by position, and passkey where asked for."""
-
-    documents: int = Field(32, ge=1, description="validation documents, at most")
-    minimum_length: int | None = Field(
-        None, ge=2, description="tokens that such a document must have; the target length when not given"
-    )
-    buckets: int = Field(8, ge=1, description="equal parts of the target length")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
-    passkey: PasskeySection | None = Field(None, description="also ask for a hidden key; not asked when not given")
-
-
 class PromotionSection(Section):
     """How much worse than the present model a retrained one may be and still take its place (docs/retraining.md)."""
 

@@ -74,7 +74,13 @@ anneal:
    lora: {rank: 8, alpha: 16.0, targets: attention, train_embeddings_and_norms: true}}
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
-  {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20}}
+  {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20},
+   needle: {lengths: [512, 1024], depths: [0, 0.5], tasks: [single, multikey], distractors: 3, haystack: documents,
+            trials: 10},
+   ruler: {lengths: [512, 1024], tasks: [vt, qa_1, qa_2], samples: 20, threshold: 85.6,
+           squad: {path: SECRET-squad, sha256: SHA}, hotpotqa: {path: SECRET-hotpotqa, sha256: SHA}},
+   long_ppl: {short_length: 128, step: 64, difference: 2, likelihood: -2, evaluator: base},
+   context_nll: {lengths: [128, 512], stride: 64}}
 promotion: {short: 0.02, long: 0.02, passkey: 0.05}
 launch:
   {processes: 1, machines: 1, micro_batch: 1, parallel: local, sequence_degree: null, ulysses_degree: null,
@@ -82,7 +88,7 @@ launch:
    ray_address: null, score_devices: [auto, auto], activation_checkpointing: none, mlp_tile: null,
    loss_chunk: 512, checkpoint_every: 50, checkpoints_kept: 2, restarts: 3,
    preemption_grace: 60, gpu_limit: gpu, collective_timeout: 1800}
-"""
+""".replace("SHA", "a" * 64)
 MODEL = ("base=null", "model={path: SECRET-model, revision: SECRET-r5, trust_remote_code: false}")
 
 

@@ -20,7 +20,8 @@ def present(tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     (tmp_path / "text.jsonl").write_text("")
     sources = [f"{part}.sources.{n}.path={tmp_path}/text.jsonl" for part in ("corpus", "replay") for n in (0, 1)]
-    return ["base=null", f"model.path={tmp_path}/model", "context.window=null", *sources]
+    questions = [f"evaluation.ruler.{name}.path={tmp_path}/text.jsonl" for name in ("squad", "hotpotqa")]
+    return ["base=null", f"model.path={tmp_path}/model", "context.window=null", *sources, *questions]
 
 
 def problems(overrides, *more):
@@ -41,7 +42,7 @@ def test_inputs_that_are_there_pass(present, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/nowhere/x.jsonl", "/nowhere/**/*.jsonl", "nowhere.jsonl", "{stdlib}/nowhere.txt"])
-@pytest.mark.parametrize("key", ["corpus.sources.1.path", "replay.sources.0.path"])
+@pytest.mark.parametrize("key", ["corpus.sources.1.path", "replay.sources.0.path", "evaluation.ruler.squad.path"])
 def test_a_missing_source_file_is_one_line(present, key, path):
     (line,) = problems(present, f"{key}={path!r}")
     assert f"{key}: no file at {path}" in line

@@ -118,6 +118,27 @@ DECIDES = {
     "evaluation.precision": ("bf16", "evaluate measure"),
     "evaluation.passkey.distances": ("[100]", "evaluate measure"),
     "evaluation.passkey.trials": ("21", "evaluate measure"),
+    "evaluation.needle.lengths": ("[512]", "evaluate measure"),
+    "evaluation.needle.depths": ("[0, 1]", "evaluate measure"),
+    "evaluation.needle.tasks": ("[single]", "evaluate measure"),
+    "evaluation.needle.distractors": ("4", "evaluate measure"),
+    "evaluation.needle.haystack": ("noise", "evaluate measure"),
+    "evaluation.needle.trials": ("11", "evaluate measure"),
+    "evaluation.ruler.lengths": ("[512]", "evaluate measure"),
+    "evaluation.ruler.tasks": ("[cwe, qa_1, qa_2]", "evaluate measure"),
+    "evaluation.ruler.samples": ("21", "evaluate measure"),
+    "evaluation.ruler.threshold": ("80", "evaluate measure"),
+    "evaluation.ruler.squad.path": ("other", ""),
+    "evaluation.ruler.squad.sha256": ("b" * 64, "evaluate measure"),
+    "evaluation.ruler.hotpotqa.path": ("other", ""),
+    "evaluation.ruler.hotpotqa.sha256": ("b" * 64, "evaluate measure"),
+    "evaluation.long_ppl.short_length": ("129", "evaluate measure"),
+    "evaluation.long_ppl.step": ("65", "evaluate measure"),
+    "evaluation.long_ppl.difference": ("1", "evaluate measure"),
+    "evaluation.long_ppl.likelihood": ("-1", "evaluate measure"),
+    "evaluation.long_ppl.evaluator": ("merged", "evaluate measure"),
+    "evaluation.context_nll.lengths": ("[128]", "evaluate measure"),
+    "evaluation.context_nll.stride": ("32", "evaluate measure"),
     "promotion.short": ("0.1", ""),
     "promotion.long": ("0", ""),
     "promotion.passkey": ("0.5", ""),
@@ -202,6 +223,18 @@ def test_a_training_without_lora_has_the_part_that_it_had_before_lora_came(stage
     assert set(training) == {key for key in TRAINING if not key.startswith("lora.")}
     if stage != "base":
         assert stage_part(Recipe.parse(BASE), stage)["training"]["lora"]["rank"] == 8
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "measure"])
+def test_an_evaluation_without_later_measures_has_the_part_that_it_had_before_they_came(stage):
+    none = [f"evaluation.{name}=null" for name in ("passkey", "needle", "ruler", "long_ppl", "context_nll")]
+    assert stage_part(Recipe.parse(BASE, [*none, "evaluation.minimum_length=null"]), stage)["evaluation"] == {
+        "documents": 32,
+        "minimum_length": None,
+        "buckets": 8,
+        "precision": "fp32",
+        "passkey": None,
+    }
 
 
 def test_an_unknown_stage_has_no_part():
