@@ -149,15 +149,14 @@ def _make(work: Work, decision: Decision, request: str, make: Callable[[Work], d
     if name in work.run.force:
         start_anew(state, request)
     clear_old_work(state, staging)
-    # Set aside what can't be used or is to be replaced; nothing is deleted.
+    shutil.rmtree(work.output, ignore_errors=True)
+    work.output.mkdir(parents=True)
+    metrics = adopt(work, source) if source else {}
+    # Set aside what can't be used or is to be replaced; nothing is deleted. After `adopt`, which may refuse.
     place = ArtifactRef(uri=work.store.place(work.stage.kind, work.key).uri, kind=work.stage.kind, fingerprint=work.key)
     replaced = source is not None or name in work.run.force
     work.store.set_aside(place, decision.why, "replaced" if replaced else "damaged")
-    shutil.rmtree(work.output, ignore_errors=True)
-    work.output.mkdir(parents=True)
-    if source:
-        metrics = adopt(work, source)
-    else:
+    if not source:
         metrics = make(work)
         _refuse_changed_sources(work)
     about.mkdir(exist_ok=True)

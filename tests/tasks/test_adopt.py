@@ -179,6 +179,14 @@ def test_what_can_not_be_the_result_is_one_line_and_commits_nothing(root, copy, 
     assert not list(Path(root).glob("checkpoint/*/manifest.json"))
 
 
+def test_a_checkpoint_that_is_refused_replaces_nothing(root, checkpoint, copy):
+    first = extend(root, checkpoint)
+    remove_weights(copy)
+    with pytest.raises(AdoptionError):
+        extend(root, copy)
+    assert extend(root).ref == first.ref
+
+
 def test_a_damaged_artifact_is_not_adopted(root, checkpoint, tmp_path):
     first = extend(root, checkpoint)
     change_a_weight(Path(first.ref.uri))
