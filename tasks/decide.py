@@ -1,10 +1,11 @@
 """Whether a stage's result is taken from the store, adopted or made; and why."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Manifest
+from longrecipe_core.artifacts.location import redact
 from longrecipe_core.errors import ArtifactDamagedError, ArtifactMissingError, RecipeError, StartFromError
 from tasks.adopt import Source, find_source
 from tasks.reasons import what_changed
@@ -27,11 +28,14 @@ class Decision:
 
 
 def check_choices(run: "Run") -> None:
-    """Raise RecipeError, one line each, where `start_from`, `force` or `adopt` name what the recipe has not."""
+    """Raise RecipeError, one line each, where `start_from`, `force` or `adopt` name what the recipe has not.
+
+    And where a URL may hold a secret, since the run's record, manifests and logs tell the recipe and `adopt`.
+    """
     used = {stage.name: stage for stage in used_stages(run.recipe)}
+    problems = list(_secrets({**run.recipe.model_dump(), "adopt": run.adopt}))
     adoptable = [name for name, stage in used.items() if stage.kind == "checkpoint"]
     places = {name: at for at, name in enumerate(used)}
-    problems = []
     named = [("start_from", run.start_from)] if run.start_from else []
     for option, name in [*named, *(("force", one) for one in run.force)]:
         if name not in used:
@@ -47,6 +51,20 @@ def check_choices(run: "Run") -> None:
             problems.append(f"adopt: {name} is in force too; a stage's result is adopted or made again, not both")
     if problems:
         raise RecipeError("\n".join(problems))
+
+
+def _secrets(node: object, key: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _secrets(value, f"{key}.{name}" if key else name)
+    elif isinstance(node, list | tuple):
+        for at, value in enumerate(node):
+            yield from _secrets(value, f"{key}.{at}")
+    elif isinstance(node, str) and redact(node) != node:
+        yield (
+            f"{key}: {redact(node)}: credentials, or a query that may hold some, don't belong in a URL; put them into "
+            "the environment"
+        )
 
 
 def decide(

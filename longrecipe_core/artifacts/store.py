@@ -319,7 +319,7 @@ class ArtifactStore:
         return manifest
 
     def _input(self, name: str | None, ref: ArtifactRef) -> InputEntry:
-        if not self._holds(ref):
+        if ref.kind == "outside" or not self._holds(ref):  # a recipe's own model or source may lie in a store, too
             return InputEntry(name=name, kind=ref.kind, fingerprint=ref.fingerprint, uri=ref.uri, manifest_sha256=None)
         present = self.find(ref.kind, ref.fingerprint)
         return InputEntry(

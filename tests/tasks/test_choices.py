@@ -82,6 +82,28 @@ def test_choices_that_the_recipe_has_not_are_one_line_each(choices, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "choices", "place"),
+    [
+        ([], {"adopt": {"extend": "s3://key:hunter2@bucket/x"}}, "adopt.extend: s3://bucket/x"),
+        (["model.path=s3://key:hunter2@bucket/x"], {}, "model.path: s3://bucket/x"),
+        (["corpus.sources.0.path=https://h/x?sig=hunter2"], {}, "corpus.sources.0.path: https://h/x"),
+    ],
+)
+def test_a_secret_in_a_url_is_refused_before_it_is_recorded_and_not_told(overrides, choices, place):
+    with pytest.raises(RecipeError, match="environment") as raised:
+        check_choices(a_run("nowhere", *overrides, **choices))
+    assert str(raised.value).startswith(f"{place}: credentials")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_model_that_lies_in_the_same_store_is_no_other_one_each_time(root):
+    """An artifact of an earlier recipe as the model that this one starts from."""
+    base = INPUTS["base"].model_copy(update={"uri": f"{ArtifactStore(root).root}/checkpoint/{'1' * 16}/model"})
+    first = settle(a_run(root), "extend", INPUTS | {"base": base}, make("first"))
+    assert settle(a_run(root), "extend", INPUTS | {"base": base}, make("again")).ref == first.ref
+
+
 def test_choices_that_it_has_are_taken():
     check_choices(a_run("nowhere", start_from="extend", force=("extend", "report"), adopt={"anneal": "x"}))
 
