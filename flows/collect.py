@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -38,13 +38,13 @@ def collect(arguments: argparse.Namespace) -> int:
     store = ArtifactStore(arguments.store)
     now = datetime.now(UTC)
     records = RunRecords(store)
+    ids = records.ids()  # of a run that begins after this, nothing is known
     runs = list(records.all())
     if not runs:
         raise StoreError(f"{store.root}: no run is recorded here, so nothing tells what is in use; run a recipe first")
     kept = kept_runs(runs, arguments.keep_last, arguments.older_than, now)
-    roots = Roots.of([stage.uri for run in kept for stage in run.stages] + pointed_at(store))
+    roots = Roots.of([stage.uri for run in kept for stage in run.stages] + models_of(kept) + pointed_at(store))
     rubbish = find_rubbish(store, roots, hit_by(kept), now=now)
-    ids = records.ids()
     freed = 0
     for one in rubbish:
         left = arguments.delete and not remove(store, one, lambda: records.ids() == ids)
@@ -72,6 +72,13 @@ def kept_runs(
         for at, run in enumerate(runs)
         if at < chosen or run.state_now() == "running" or datetime.fromisoformat(run.ended or run.renewed) >= since
     ]
+
+
+def models_of(runs: Sequence[RunRecord]) -> list[str]:
+    """Paths of the models that recipes start from, which may be artifacts that earlier runs have made."""
+    trees: list[Any] = [run.recipe for run in runs]
+    sections = [tree.get("model") for tree in trees] + [(tree.get("score") or {}).get("model") for tree in trees]
+    return [section["path"] for section in sections if section]
 
 
 def pointed_at(store: ArtifactStore) -> list[str]:
@@ -105,7 +112,7 @@ def hit_by(runs: Sequence[RunRecord]) -> Callable[[Manifest], bool]:
                     f"run {run.id}: is running with a recipe of another release; wait for its end"
                 ) from None
             continue  # it could not be resumed by this release
-        for stage in used_stages(recipe):
+        for stage in [*used_stages(recipe), STAGES["measure"]]:
             parts.setdefault(stage.name, []).append(plain_recipe(stage_part(recipe, stage.name)))
 
     def hit(manifest: Manifest) -> bool:

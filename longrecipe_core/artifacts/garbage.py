@@ -30,11 +30,11 @@ class Roots:
 
     @classmethod
     def of(cls, uris: Iterable[str]) -> "Roots":
-        """Of artifacts' URIs, those of attempts or of their parents."""
+        """Of artifacts' URIs, those of attempts or of their parents; what is none of these keeps nothing."""
         kept = [uri.rstrip("/") for uri in uris]
         names = [uri.split("/") for uri in kept]
-        places = [tuple(parts[-3:-1] if is_attempt(parts[-1]) else parts[-2:]) for parts in names]
-        return cls(frozenset((kind, key) for kind, key in places), frozenset(kept))
+        places = [parts[-3:-1] if is_attempt(parts[-1]) else parts[-2:] for parts in names]
+        return cls(frozenset((place[0], place[1]) for place in places if len(place) == 2), frozenset(kept))
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,9 @@ def _with_inputs(manifests: dict[Place, Manifest], roots: Iterable[Place]) -> se
             continue
         kept.add(at)
         if at in manifests:
-            waiting += [(entry.kind, entry.fingerprint[:16]) for entry in manifests[at].inputs]
+            inputs = manifests[at].inputs
+            waiting += [(entry.kind, entry.fingerprint[:16]) for entry in inputs]
+            waiting += Roots.of(entry.uri for entry in inputs).artifacts  # a recipe's own model may be an artifact, too
     return kept
 
 

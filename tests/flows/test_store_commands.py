@@ -10,6 +10,7 @@ import yaml
 from flows.cli import parser
 from flows.collect import hit_by, human, kept_runs
 from longrecipe_core.artifacts import Adopted, ArtifactRef, ArtifactStore, RunRecords, StageRecord, new_record
+from longrecipe_core.artifacts.garbage import find_rubbish
 from longrecipe_core.artifacts.manifest import new_attempt
 from longrecipe_core.errors import StoreError
 from longrecipe_core.recipe import Recipe, stage_part
@@ -147,6 +148,35 @@ def test_a_failed_run_keeps_what_it_will_find_when_it_is_resumed(root, old):
     assert not stands(root, merges[1])
 
 
+@pytest.mark.parametrize("by_run", [True, False], ids=["by its recipe", "by what was made from it"])
+def test_the_model_that_a_kept_recipe_starts_from_stays(root, old, by_run):
+    _, merges, *_ = old
+    model = merges[0].ref.uri
+    if by_run:
+        recorded(root, state="completed", started=LONG_AGO + timedelta(days=2), overrides=(f"model.path={model}",))
+    else:
+        start = OUTSIDE.model_copy(update={"uri": model})
+        later = made(root, "merge", {"base": start, "anneal": start}, "merge.dtype=fp32")
+        recorded(root, later, started=LONG_AGO + timedelta(days=2))
+    call("gc", "--store", root, "--keep-last", "1", "--delete")
+    assert stands(root, merges[0])
+    assert not stands(root, merges[1])
+
+
+def test_a_run_that_begins_while_rubbish_is_looked_for_loses_nothing(root, old, monkeypatch, capsys):
+    _, merges, *_ = old
+
+    def find(*arguments, **options):
+        rubbish = find_rubbish(*arguments, **options)
+        recorded(root, merges[0], state="running", started=NOW)
+        return rubbish
+
+    monkeypatch.setattr("flows.collect.find_rubbish", find)
+    call("gc", "--store", root, "--keep-last", "1", "--delete")
+    assert stands(root, merges[0])
+    assert "left: it is in use" in capsys.readouterr().out
+
+
 def test_a_store_without_runs_is_left_alone(root):
     made(root, "merge", {"base": OUTSIDE, "anneal": OUTSIDE})
     with pytest.raises(StoreError, match="no run is recorded here"):
@@ -192,6 +222,13 @@ def test_an_early_artifact_is_hit_by_any_stage_of_its_kind(tmp_path):
         ref = store.commit("checkpoint", key * 64, tmp_path / "made", recipe=part, seconds=1)
         assert hit(store.manifest_of(ref)) == expected
     assert not hit_by([a_record(1, "completed")])(store.manifest_of(ref))
+
+
+def test_a_measurement_is_hit_by_a_run_that_measures(root):
+    """No recipe's own run has the stage; sweeps, evaluations and retrainings ask for it."""
+    measured = made(root, "measure", {"model": OUTSIDE, "tokenize": OUTSIDE})
+    manifest = ArtifactStore(root).manifest_of(measured.ref)
+    assert hit_by([a_record(1, "failed", flow="merge-sweep")])(manifest)
 
 
 def test_runs_are_listed_newest_first(root, old, capsys):
