@@ -71,12 +71,12 @@ def test_scores_make_an_index(store, first_run, recipe_file, source, counted):
     outside = look_outside(recipe, run.open_store())
     start = base.fn(run, outside["corpus"]).ref
     tokens = tokenize.fn(run, start, outside["corpus"]).ref
-    scores = score.fn(run, start, tokens, outside.get("score_model"))
+    scores = score.fn(run, start, tokens, score_model=outside.get("score_model"))
     check_scores(store, recipe, scores.ref, 3, counted)
     samples = index.fn(run, start, tokens, scores.ref)
     assert [outcome.status for outcome in (scores, samples)] == ["ran", "ran"]
     assert samples.ref.fingerprint != outcomes(first_run[1])["index"].ref.fingerprint
-    assert score.fn(run, start, tokens, outside.get("score_model")).status == "hit"
+    assert score.fn(run, start, tokens, score_model=outside.get("score_model")).status == "hit"
     changes = {
         "selection.top_share=0.5": AFTER_INDEX,
         "score.documents=4": ["score", *AFTER_INDEX],
@@ -124,7 +124,7 @@ def test_a_warmup_goes_through_to_the_report(store, first_run, recipe_file):
 
 def test_what_cannot_be_scored_is_told_in_one_line(store, first_run, recipe_file):
     recipe = scored(recipe_file, first_run, "long-short", "score.length=null", "score.short_length=40")
-    with pytest.raises(RecipeError, match=r"^score.short_length 40 .* score.length 32 .* allowed: 2..30$"):
+    with pytest.raises(RecipeError, match=r"(?m)^score.short_length 40 .* score.length 32 .* allowed: 2..30$"):
         extend_context(**parameters_of(recipe), store=str(store))
     recipe = scored(recipe_file, first_run, "long-short", "launch.score_devices=[cuda:77, auto]")
     with pytest.raises(LaunchError, match=r"RecipeError: launch.score_devices: no device 'cuda:77'"):

@@ -53,6 +53,12 @@ def write_recipe(root: Path) -> Path:
     return path
 
 
+def stored_steps(store: Path) -> list[int]:
+    """Steps of stored states above the three that `write_recipe` lets every training have; only the newest are kept."""
+    names = [manifest.parent.name for manifest in store.glob("state/*/step-*/manifest.json")]
+    return sorted(step for name in names if (step := int(name.removeprefix("step-"))) > 3)
+
+
 class Site:
     """A server with the project's own set-up and deployments, and a worker; as `make ui` has them."""
 

@@ -85,8 +85,11 @@ def test_killed_in_stage_1_resumes_there(recipe, environment, tmp_path):
 
     wait_until(lambda: stored_by_annealing() or flow.poll() is not None, "for a stored state")
     assert flow.poll() is None, "the run ended before it could be killed"
+    servers = [child for child in psutil.Process(flow.pid).children() if "uvicorn" in child.cmdline()]
     os.kill(flow.pid, signal.SIGKILL)
     flow.wait()
+    for server in servers:  # Prefect's own for this one run, which outlives it
+        server.kill()
 
     def job_processes():
         return [

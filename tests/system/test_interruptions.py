@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 from browser import browser_page
-from prefect_site import eventually
+from prefect_site import eventually, stored_steps
 
 from longrecipe_core.training.metrics import read_metrics
 
@@ -25,12 +25,6 @@ def steps(store: Path, stage: str) -> int:
             if f'"stage": "{stage}"' in job.read_text():
                 return len(read_metrics(job.parent / "logs" / "metrics.jsonl"))
     return 0
-
-
-def stored(store: Path) -> list[int]:
-    """Steps of stored states above the three that other stages train."""
-    names = [manifest.parent.name for manifest in store.glob("state/*/step-*/manifest.json")]
-    return sorted(step for name in names if (step := int(name.removeprefix("step-"))) > 3)
 
 
 def processes(store: Path) -> list[psutil.Process]:
@@ -47,14 +41,14 @@ def test_cancelled_in_the_browser_resumes_in_the_next_run(site, tmp_path):
     """No process remains, the state is Cancelled, and the next run goes on at the checkpoint, with the same model."""
     store = tmp_path / "store"
     run = site.run(store, f"extend.steps={ENDLESS}")
-    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    eventually(lambda: stored_steps(store), lambda: f"for a stored state\n{site.logs(run)}")
     with browser_page() as page:
         page.goto(f"{site.server.ui}/runs/flow-run/{run}")
         page.get_by_role("button", name="Cancel", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
         eventually(lambda: not processes(store), "for the job to go")
         site.wait_for_state(run, "Cancelled")
-    reached = max(stored(store))
+    reached = max(stored_steps(store))
 
     again = site.run(store, f"extend.steps={ENDLESS}")
     eventually(lambda: steps(store, "extend") > reached, lambda: f"to go on\n{site.logs(again)}")
@@ -93,11 +87,11 @@ def test_of_two_runs_at_once_one_trains_and_the_other_reuses(site, tmp_path):
 def test_a_killed_worker_takes_its_runs_along_and_a_retry_resumes(site, tmp_path):
     store = tmp_path / "store"
     run = site.run(store, "extend.steps=1000")
-    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    eventually(lambda: stored_steps(store), lambda: f"for a stored state\n{site.logs(run)}")
     os.kill(site.worker.pid, signal.SIGKILL)
     eventually(lambda: not processes(store), "for the job to go")
     site.wait_for_state(run, "Crashed")
-    reached = max(stored(store))
+    reached = max(stored_steps(store))
     site.start_worker()
     retry(site, run, store)
     site.wait_for_state(run, "Completed", "Failed", "Cancelled")
@@ -110,7 +104,7 @@ def test_a_run_whose_machine_is_gone_is_marked_as_crashed(site, tmp_path):
     """Worker and run get SIGKILL at once, so nobody is left to tell: the shipped automation misses the heartbeats."""
     store = tmp_path / "store"
     run = site.run(store, f"extend.steps={ENDLESS}")
-    eventually(lambda: stored(store), lambda: f"for a stored state\n{site.logs(run)}")
+    eventually(lambda: stored_steps(store), lambda: f"for a stored state\n{site.logs(run)}")
     gone = [site.worker, *site.worker.children()]
     for process in gone:
         process.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect_servers import ROOT
-from prefect_site import eventually, write_recipe
+from prefect_site import eventually, stored_steps, write_recipe
 
 from longrecipe_core.launching.machines import free_port
 
@@ -95,7 +95,7 @@ def test_make_ui_starts_goes_on_and_ends(uis, tmp_path):
     deployment = first.call("/deployments/name/extend-context/extend-context")
     parameters = {"recipe": str(recipe), "store": str(store), "overrides": ["extend.steps=100000"]}
     run = first.call(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
-    eventually(lambda: [*store.glob("state/*/step-20/manifest.json")], first.said)
+    eventually(lambda: stored_steps(store), first.said)
     first.end(signal.SIGINT)
     with pytest.raises(OSError):  # noqa: PT011 - refused
         first.call("/health")

@@ -74,7 +74,8 @@ def test_a_job_goes_with_its_parent_also_what_left_its_session(tmp_path, how):
                 continue
         return found
 
-    assert len(marked()) == 3  # supervisor, child, grandchild
+    # Supervisor, child and grandchild, whose environment can't be read while it is being started.
+    wait_until(lambda: len(marked()) == 3)
     parent.send_signal(how)
     parent.wait()
     wait_until(lambda: not marked())
