@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from flows.collect import add_collect_command
 from flows.import_index import add_import_command
@@ -12,7 +12,7 @@ from flows.latest import add_latest_command
 from flows.positions import add_positions_command
 from flows.runs import add_runs_command
 from flows.show import add_show_command, find_artifact
-from longrecipe_core.errors import LongRecipeError
+from longrecipe_core.errors import LongRecipeError, RecipeError
 
 # Before Prefect is imported: no telemetry, and time enough for its server to start on a busy machine.
 SETTINGS = {
@@ -23,17 +23,29 @@ SETTINGS = {
 
 
 def main() -> None:
-    """Entry point; a known error is one line on stderr and exit code 1, a wrong recipe or command line 2."""
+    """Entry point; a known error is one line on stderr and code 1; a wrong recipe or command is 2, Ctrl-C 130."""
     arguments = parser().parse_args()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         sys.exit(arguments.command(arguments))
     except LongRecipeError as error:
-        from longrecipe_core.errors import RecipeError
+        fail(str(error), error, 2 if isinstance(error, RecipeError) else 1)
+    except KeyboardInterrupt as error:
+        fail("interrupted", error, 130)
+    except Exception as error:
+        from longrecipe_core.artifacts.location import redact
+        from tasks.retries import is_storage_error
 
-        print(f"longrecipe: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
-        sys.exit(2 if isinstance(error, RecipeError) else 1)
+        if not is_storage_error(error) and not type(error).__module__.startswith("botocore."):
+            raise
+        fail(f"storage can't be used: {redact(' '.join(str(error).split())) or type(error).__name__}", error, 1)
+
+
+def fail(message: str, error: BaseException, code: int) -> NoReturn:
+    """End with one line, and what was noted on the error."""
+    print(f"longrecipe: {message}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    sys.exit(code)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_recipe(recipe)
 
     from flows.extend_context import extend_context
+    from flows.own_server import start_own_server
     from tasks.decide import check_choices
     from tasks.run import Run
 
@@ -128,6 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
     asked = Run(recipe=recipe, store=arguments.store, **choices)
     check_choices(asked)
     store = asked.open_store()
+    store.location.children()  # one look: a stage would try for minutes before it says that there is no such store
+    start_own_server()
     summary = extend_context(recipe=arguments.recipe, overrides=arguments.set, store=store.root, **choices)
     report = store.fetch(summary.outcomes[-1].ref)
     print((report / "evaluation.txt").read_text())

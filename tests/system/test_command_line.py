@@ -16,6 +16,8 @@ import yaml
 from prefect_servers import prefect_server
 from s3_server import S3Server, s3_server  # noqa: F401
 
+from longrecipe_core.launching.machines import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 LONGRECIPE = [sys.executable, "-m", "flows.cli"]
 STAGES = ["base", "tokenize", "index", "extend", "replay", "anneal", "merge", "evaluate", "report"]
@@ -107,6 +109,46 @@ def test_killed_in_stage_1_resumes_there(recipe, environment, tmp_path):
     rows = (Path(uri) / "about" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == list(range(1, 151))
     assert not list(store.glob("staging/*"))
+
+
+def test_interrupted_run_ends_at_once_and_tells_how_to_go_on(recipe, environment, tmp_path):
+    """Ctrl-C as a terminal sends it: to the run, its job and the server that it started for itself."""
+    store, said = Path(environment["LONGRECIPE_STORE"]), tmp_path / "said.txt"
+    command = [*LONGRECIPE, "run", str(recipe), "--set", "base.training.steps=100000"]
+    with said.open("wb") as output:
+        flow = psutil.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )  # fmt: skip
+    wait_until(lambda: any(metrics_steps(store)) or flow.poll() is not None, "for a step")
+    tree = flow.children(recursive=True)
+    assert any("uvicorn" in process.cmdline() for process in tree)
+    os.killpg(flow.pid, signal.SIGINT)
+    try:
+        assert flow.wait(timeout=120) == 130, said.read_text()
+    finally:
+        _, left = psutil.wait_procs(tree, timeout=60)
+        for process in [*left, flow]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert not left
+    lines = said.read_text().splitlines()
+    assert "Traceback (most recent call last):" not in lines
+    assert "longrecipe: interrupted" in lines
+    assert any(line.startswith("to resume: ") and "base.training.steps=100000" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", [["runs"], ["plan", "recipes/tiny-cpu.yaml"], ["run", "recipes/tiny-cpu.yaml"]])
+def test_a_store_that_cannot_be_reached_is_one_line(command, environment):
+    address = f"http://127.0.0.1:{free_port()}"
+    access = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    done = subprocess.run(
+        [*LONGRECIPE, *command, "--store", "s3://bucket/store"],
+        cwd=ROOT, env=environment | access | {"AWS_MAX_ATTEMPTS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("longrecipe: storage can't be used: ")
+    assert address in line
 
 
 def test_with_a_server_the_run_is_seen_there(recipe, environment, tmp_path):
