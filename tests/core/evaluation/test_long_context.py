@@ -89,9 +89,16 @@ def test_the_effective_length_is_the_largest_above_the_threshold():
 def test_the_summary_is_over_tasks():
     rows = [
         {"measure": "ruler", "task": task, "length": length, "value": value, "standard_error": error, "count": 10}
-        for task, length, value, error in [("vt", 1, 100, 3), ("cwe", 1, 80, 4), ("vt", 2, 90, 0), ("cwe", 2, 50, 0)]
+        for task, length, value, error in [
+            ("vt", 1, 100, 3),
+            ("cwe", 1, 80, 4),
+            ("vt", 2, 90, 0),
+            ("cwe", 2, 50, 0),
+            ("vt", 3, 10, 0),
+            ("cwe", 3, 20, 0),
+        ]
     ]
-    first, second, effective = ruler_summary([*rows, {"measure": "nll", "value": 1.0}], 85.6)
+    first, second, _, effective = ruler_summary([*rows, {"measure": "nll", "value": 1.0}], 85.6)
     assert (first["length"], first["value"], first["standard_error"], first["count"]) == (1, 90, 2.5, 20)
     assert (second["length"], second["value"]) == (2, 70)
     assert (effective["measure"], effective["value"]) == ("effective_length", 1)

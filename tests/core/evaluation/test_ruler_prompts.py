@@ -8,12 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from longrecipe_core.corpus import load_tokenizer, train_tokenizer
 from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.corpus.tokenizer import Encoder
 from longrecipe_core.errors import EvaluationError
-from longrecipe_core.evaluation.ruler import Draft, Haystack, Needles, prompts, ruler_task, score
+from longrecipe_core.evaluation.ruler import Haystack, Needles, prompts, ruler_task, score
 from longrecipe_core.evaluation.ruler.questions import read_questions
 from longrecipe_core.evaluation.ruler.vocabulary import words
 from longrecipe_core.recipe import QuestionsSection, RulerSection
@@ -134,8 +135,13 @@ def test_the_text_around_needles_is_that_of_the_documents(tokenizer):
         context = text.split("\n")[1]
         kept = NEEDLE.sub("", context).split()
         assert kept == list(TEXT[: len(kept)])
-        # Needles stand between sentences.
-        assert all(before.endswith(".") for before in re.findall(r"(\S+) One of", context))
+        # Needles stand between sentences, at forty depths from 0 to 100 %, each at another one.
+        sentences = len(re.findall(r"\.(?: |$)", NEEDLE.sub("", context))) + (not kept[-1].endswith("."))
+        before = [
+            len(re.findall(r"\. ", NEEDLE.sub("", context[: found.start()]))) for found in NEEDLE.finditer(context)
+        ]
+        assert set(before) <= {int(sentences * percent / 100) for percent in np.linspace(0, 100, 40).round()}
+        assert len(set(before)) == 4
 
 
 def test_documents_begin_again_when_they_are_too_short():
@@ -208,15 +214,16 @@ def test_too_short_a_length_says_what_the_least_would_take(tokenizer):
         next(prompts(ruler_task("vt", SECTION, HAYSTACK), Encoder(tokenizer), 200, 1, 0))
 
 
-def test_a_prompt_begins_as_the_tokenizer_begins_a_text(tokenizer):
-    class Fixed:
-        name, new_tokens, least = "fixed", 5, 1
-
-        def draft(self, size, length, sample, rng):
-            return Draft("a" * size, ("a",))
-
-    (prompt,) = prompts(Fixed(), Encoder(tokenizer), 20, 1, 0)
-    assert prompt.input_ids.tolist() == tokenizer.encode(tokenizer.decode(prompt.input_ids, skip_special_tokens=True))
+def test_what_the_tokenizer_puts_before_a_text_counts(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    other = load_tokenizer(tmp_path)
+    start, mark = other.bos_token_id, other.bos_token
+    other.backend_tokenizer.post_processor = TemplateProcessing(single=f"{mark} $A", special_tokens=[(mark, start)])
+    for prompt in prompts(ruler_task("niah_single_2", SECTION, HAYSTACK), Encoder(other), 2048, 3, 0):
+        text = other.decode(prompt.input_ids, skip_special_tokens=True)
+        assert prompt.input_ids.tolist() == other.encode(text)
+        assert prompt.input_ids[0] == start
+        assert len(prompt.input_ids) + 128 <= 2048
 
 
 SQUAD = {
