@@ -1,9 +1,10 @@
 """Stages `evaluate`, `report`, and `measure`, which is no part of a recipe's run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longrecipe_core.artifacts import ArtifactRef, lineage
+from longrecipe_core.artifacts import ArtifactRef, fingerprint, lineage
 from tasks.gpu_slots import gpu_slots
 from tasks.progress import counted_progress
 from tasks.run import Run, StageOutcome, Work, settle
@@ -94,13 +95,18 @@ def _launch(
         trust_remote_code=bool(recipe.model and recipe.model.trust_remote_code),
         threads=recipe.launch.threads,
         loss_chunk=recipe.launch.loss_chunk,
-        measurements=work.output.parent / "measurements.jsonl",
+        measurements=measurements_file(work),
         output=work.output,
     )
     path = work.output.parent / "job.json"
     path.write_text(job.model_dump_json(indent=1))
     with gpu_slots(work, 1), counted_progress(work) as log:
         launch_evaluation(path, log=log)
+
+
+def measurements_file(work: Work) -> Path:
+    """Of these inputs' content: measurements of a model that was made again since are not the new one's."""
+    return work.output.parent / f"measurements-{fingerprint(work.contents())[:16]}.jsonl"
 
 
 def _report(work: Work) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longrecipe_core.artifacts import ArtifactStore, RunRecords, TrainingState
+from longrecipe_core.artifacts.state import FORCED
 
 if TYPE_CHECKING:
     from tasks.run import Run
-
-NOTE = "forced.txt"
 
 
 def first_request(run: "Run", flow_name: str, store: ArtifactStore) -> str:
@@ -45,7 +44,7 @@ def clear_old_work(state: TrainingState, staging: Path) -> None:
 
     Its checkpoints may be newer than the stored states, but on this machine only.
     """
-    request, note = state.request(), staging / NOTE
+    request, note = state.request(), staging / FORCED
     if request is None or (note.exists() and note.read_text() == request):
         return
     shutil.rmtree(staging, ignore_errors=True)

@@ -77,6 +77,16 @@ class Work:
         """A verified local directory with one input's data."""
         return fetch_input(self.run, self.store, name, self.inputs[name])
 
+    def contents(self) -> dict[str, str]:
+        """What each input holds: its data's digest; from outside its fingerprint, which is that of its content.
+
+        An input that was made again may hold other data under the same fingerprint.
+        """
+        return {
+            name: ref.fingerprint if ref.kind == "outside" else self.store.manifest_of(ref).content_digest()
+            for name, ref in self.inputs.items()
+        }
+
 
 def fetch_input(run: Run, store: ArtifactStore, name: str, ref: ArtifactRef) -> Path:
     """A verified local directory with the data of a stage's input `name`, on whatever machine this runs."""

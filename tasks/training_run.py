@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longrecipe_core.artifacts import ArtifactRef, TrainingState
+from longrecipe_core.artifacts import TrainingState
 from longrecipe_core.errors import (
     ArtifactDamagedError,
     JobKilledError,
@@ -55,7 +55,7 @@ def train(
         training=training,
         launch=recipe.launch,
         seed=recipe.seed,
-        inputs={name: content(work, ref) for name, ref in work.inputs.items()},
+        inputs=work.contents(),
         checkpoints=scratch / "checkpoints",
         output=work.output,
         logs=scratch / "logs",
@@ -115,11 +115,6 @@ def with_restarts(
                 raise
             before = step
             log(f"{error}; starts again after step {step}, restart {count} of launch.restarts {restarts}")
-
-
-def content(work: Work, ref: ArtifactRef) -> str:
-    """What an input holds: its data's digest; from outside its fingerprint, which is that of its content."""
-    return ref.fingerprint if ref.kind == "outside" else work.store.manifest_of(ref).content_digest()
 
 
 def restore(state: TrainingState, checkpoints: Path, work: Work, inputs: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ Key = tuple[str, str, str | None, int | None]
 class Measurements:
     """Rows by what they measure; each measurement is a line of JSON in a file, written when it is complete.
 
-    The file belongs to one job: nothing in it tells for which recipe it was made.
+    The file belongs to one job: nothing in it tells for which recipe and models it was made.
     """
 
     def __init__(self, path: Path) -> None:

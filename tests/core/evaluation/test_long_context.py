@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+from itertools import takewhile
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -310,6 +314,26 @@ def job(tmp_path, tokenizer):
         measurements=tmp_path / "measurements.jsonl",
         output=tmp_path / "output",
     )
+
+
+def test_killed_in_the_middle_of_the_second_model_it_goes_on_there(job, tmp_path):
+    """A real process and kill -9; the same command again has the rows of a job that was not interrupted."""
+    job_file = tmp_path / "job.json"
+    job_file.write_text(job.model_dump_json())
+    command = [sys.executable, "-m", "longrecipe_core.evaluation", str(job_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        before = list(takewhile(lambda line: not line.startswith("merged: measures ruler"), process.stdout))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not job.output.exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line for line in before if line.startswith("base, RoPE: measures nll")]
+    measured = [line for line in again if ": measures " in line]
+    assert measured == ["merged: measures ruler fwe 600", "merged: measures ruler fwe 800"]
+
+    resumed = read_rows(job.output)
+    evaluate(job.model_copy(update={"measurements": tmp_path / "other.jsonl"}))
+    assert resumed == read_rows(job.output)
 
 
 def test_every_measure_is_a_row_and_what_was_measured_is_not_measured_again(job, monkeypatch, capsys):
