@@ -2,14 +2,15 @@
 
 import contextvars
 import threading
-import time
 from contextlib import ExitStack
 
 import pytest
 import yaml
+from polling import wait_until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from smallest_recipe import RECIPE
 
 from flows.extend_context import extend_context
 from flows.parameters import parameters_of
@@ -21,15 +22,6 @@ from tasks.run import Run, Work
 from tasks.stages import STAGES
 
 LIMIT = "gpu-test"
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +48,6 @@ def work(tmp_path):
     yield make
     for lease in held:
         lease.release()
-
-
-def wait_until(condition):
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("waited 120 s")
 
 
 def test_slots_are_held_for_as_long_as_the_job_runs_also_if_it_fails(limit, work):

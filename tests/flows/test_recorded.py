@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect.exceptions import TerminationSignal
+from smallest_recipe import RECIPE
 
 from flows.recorded import recorded
 from flows.resume import command_line
@@ -14,16 +15,6 @@ from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, RunRecords, fi
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.recipe import Recipe
 from tasks.run import Run, StageOutcome
-
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 
 
 @pytest.fixture(params=["local", "memory"])

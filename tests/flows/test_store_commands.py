@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from smallest_recipe import RECIPE
 
 from flows.cli import parser
 from flows.collect import hit_by, human, kept_runs
@@ -16,15 +17,6 @@ from longrecipe_core.errors import StoreError
 from longrecipe_core.recipe import Recipe, stage_part
 from tasks.run import Run, settle
 
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 OUTSIDE = ArtifactRef(uri="some/model", kind="outside", fingerprint="0" * 64)
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=400)

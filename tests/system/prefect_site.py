@@ -3,12 +3,11 @@
 import contextlib
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import pytest
 import yaml
+from polling import wait_until
 from prefect_servers import ROOT, prefect_server, worker
 
 from longrecipe_core.launching.machines import free_port
@@ -16,13 +15,8 @@ from longrecipe_core.launching.machines import free_port
 POOL = "longrecipe"
 
 
-def eventually(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
-    """Poll twice a second, for three minutes."""
-    deadline = time.monotonic() + 180
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited 180 s {what if isinstance(what, str) else what()}")
-        time.sleep(0.5)
+# Servers are asked no more than twice a second, and a busy one may take its time.
+eventually = partial(wait_until, seconds=180, every=0.5)
 
 
 def write_recipe(root: Path) -> Path:

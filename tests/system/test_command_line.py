@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from polling import wait_until
 from prefect_servers import prefect_server
 from s3_server import S3Server, s3_server  # noqa: F401
 
@@ -56,14 +56,6 @@ def run(recipe, environment, *options, cwd=ROOT):
 
 def statuses(result):
     return {stage["stage"]: stage["status"] for stage in result["stages"]}
-
-
-def wait_until(condition, what):
-    for _ in range(2400):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail(f"waited 120 s {what}")
 
 
 def metrics_steps(store: Path) -> list[int]:

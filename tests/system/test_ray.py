@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.testing.utilities import prefect_test_harness
 from ray_cluster import two_nodes
+from smallest_recipe import RECIPE
 
 from longrecipe_core.artifacts import ArtifactStore, Lease, fingerprint
 from longrecipe_core.corpus import load_tokenizer, train_tokenizer
@@ -33,15 +34,6 @@ from tasks.run import Run, Work
 from tasks.stages import STAGES
 
 DOCUMENTS, PER_SHARD = 40, 5
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from smallest_recipe import RECIPE
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, fingerprint, lineage
 from longrecipe_core.corpus import train_tokenizer
@@ -17,15 +18,6 @@ from longrecipe_core.modeling import make_tiny_config, make_tiny_model
 from longrecipe_core.recipe import BaseSection, Recipe, TrainingSection
 from tasks.run import Run, settle
 
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 INPUTS = {
     name: ArtifactRef(uri=f"outside/{name}", kind="outside", fingerprint=fingerprint(name))
     for name in ("base", "tokenize", "index", "replay")

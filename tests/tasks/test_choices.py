@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import smallest_recipe
 import yaml
 
 from longrecipe_core.artifacts import (
@@ -22,15 +23,7 @@ from tasks.force import first_request
 from tasks.run import Run, settle
 from tasks.stages import STAGES, Stage, stage_key
 
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 5e-5, "steps": 8},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
+RECIPE = smallest_recipe.RECIPE | {"extend": {"learning_rate": 5e-5, "steps": 8}}
 
 
 def reference(name: str, kind: str = "outside") -> ArtifactRef:

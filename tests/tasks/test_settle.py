@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from smallest_recipe import RECIPE
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
 from longrecipe_core.errors import CorpusError, LaunchError, LeaseLostError, ModelError
@@ -17,16 +18,6 @@ from longrecipe_core.recipe import CorpusSourceSection, Recipe
 from tasks.run import Run, Work, settle, sources_reference
 from tasks.stages import STAGES, stage_key, used_inputs, used_stages
 from tasks.training_run import keep_newest, restore, states_kept
-
-RECIPE = {
-    "name": "x",
-    "model": {"path": "some/model"},
-    "context": {"target_length": 128, "train_length": 40},
-    "corpus": {"sources": [{"path": "documents"}]},
-    "extend": {"learning_rate": 1e-3},
-    "replay": {"sources": [{"path": "replay"}]},
-    "anneal": {"learning_rate": 1e-4},
-}
 
 
 def reference(name):

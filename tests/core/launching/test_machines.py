@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from polling import wait_until
 
 from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.launching.follow import Follower
@@ -52,14 +53,6 @@ def test_what_is_missing_is_one_clear_line(environment, message):
     with pytest.raises(LaunchError, match=message) as raised:
         Machine.here(2, environment)
     assert "\n" not in str(raised.value)
-
-
-def wait_until(condition):
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("waited 120 s")
 
 
 def lead(directory, end):

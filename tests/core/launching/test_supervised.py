@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import psutil
 import pytest
+from polling import wait_until
 
 from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.launching.processes import SUPERVISOR, job_processes, wait_for_jobs
@@ -44,14 +44,6 @@ GRANDCHILD = (
     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True);"
     "print('started', flush=True); time.sleep(600)"
 )
-
-
-def wait_until(condition):
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("waited 120 s")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
