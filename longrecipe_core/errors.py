@@ -105,7 +105,11 @@ class RendezvousError(LaunchError):
 
 
 class SlotsError(LongRecipeError):
-    """Slots of a concurrency limit can't be had: it is missing or too small, or the server does not answer."""
+    """Slots of a concurrency limit can't be had: it is missing, or too small."""
+
+
+class SlotsUnreachableError(SlotsError):
+    """The server that gives the slots can't be reached for now."""
 
 
 class EvaluationError(LongRecipeError):

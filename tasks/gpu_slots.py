@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import httpx
 from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.settings import PREFECT_API_URL
 
-from longrecipe_core.errors import SlotsError
+from longrecipe_core.errors import SlotsError, SlotsUnreachableError
 from tasks.run import Work
 
 AT_ONCE_SECONDS = 2.0
@@ -23,7 +24,8 @@ def gpu_slots(work: Work, slots: int) -> Iterator[None]:
     be reached meanwhile does not end the job.
 
     Raises:
-        SlotsError: There is no such limit, it has fewer slots at all, or the server can't be asked.
+        SlotsError: There is no such limit, or it has fewer slots at all.
+        SlotsUnreachableError: The server did not answer for as long as Prefect's client asks, about a minute.
     """
     limit = work.run.recipe.launch.gpu_limit
     if limit is None:
@@ -65,6 +67,11 @@ def _slots(limit: str, slots: int, timeout: float | None) -> Iterator[None]:
             )
         except ConcurrencySlotAcquisitionError as error:
             reason = str(error)
+            if isinstance(error.__cause__, httpx.TransportError):
+                raise SlotsUnreachableError(
+                    f"launch.gpu_limit {limit}, of which {slots} are needed: Prefect's server "
+                    f"{PREFECT_API_URL.value()} can't be reached: {error.__cause__}"
+                ) from error
             if error.__cause__ is None:
                 reason = "there is no such limit: run `python -m deployments.set_up`, or set launch.gpu_limit to null"
             elif "greater than the limit" in reason:

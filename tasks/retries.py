@@ -1,8 +1,8 @@
-"""Which errors another try can cure: of storage, of ranks that did not find each other, of a preempted job."""
+"""Which errors another try can cure: of storage, of a server or ranks not reached, of a preempted job."""
 
 import errno
 
-from longrecipe_core.errors import CorpusError, JobPreemptedError, ModelError, RendezvousError
+from longrecipe_core.errors import CorpusError, JobPreemptedError, ModelError, RendezvousError, SlotsUnreachableError
 
 RETRY_DELAYS = (10.0, 60.0, 300.0)
 """Seconds before each further try of a stage."""
@@ -47,7 +47,7 @@ def is_curable(error: BaseException) -> bool:
     """
     if isinstance(error, CorpusError | ModelError) and error.__cause__ is not None:
         return is_storage_error(error.__cause__)  # sources and models lie in object stores, too
-    return isinstance(error, JobPreemptedError | RendezvousError) or is_storage_error(error)
+    return isinstance(error, JobPreemptedError | RendezvousError | SlotsUnreachableError) or is_storage_error(error)
 
 
 def is_storage_error(error: BaseException) -> bool:

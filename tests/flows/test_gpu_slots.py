@@ -15,13 +15,16 @@ from smallest_recipe import RECIPE
 from flows.extend_context import extend_context
 from flows.parameters import parameters_of
 from longrecipe_core.artifacts import Lease, fingerprint
-from longrecipe_core.errors import SlotsError
+from longrecipe_core.errors import SlotsError, SlotsUnreachableError
 from longrecipe_core.recipe import Recipe
 from tasks.gpu_slots import gpu_slots
+from tasks.retries import is_curable
 from tasks.run import Run, Work
 from tasks.stages import STAGES
 
 LIMIT = "gpu-test"
+# Nobody listens on port 9.
+GONE = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +88,18 @@ def test_a_server_that_is_gone_when_the_job_ends_costs_nothing(limit, work):
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu-lost", limit=1))
     with ExitStack() as after, gpu_slots(one, 1):
-        # Nobody listens on port 9.
-        gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-        after.enter_context(temporary_settings(gone))
+        after.enter_context(temporary_settings(GONE))
     (line,) = lines
     assert line.startswith("extend: slots of gpu-lost come back when Prefect's lease on them ends: ConnectError")
+
+
+def test_a_server_that_is_gone_when_slots_are_asked_for_is_told_as_such(limit, work):
+    one, _ = work("gpu-gone", "extend")  # Prefect keeps the client of a limit that was asked for before
+    with temporary_settings(GONE), pytest.raises(SlotsUnreachableError) as caught, gpu_slots(one, 1):
+        pytest.fail("was let in")
+    (line,) = str(caught.value).splitlines()
+    assert "Prefect's server http://127.0.0.1:9/api can't be reached" in line
+    assert is_curable(caught.value)
 
 
 @pytest.mark.parametrize(("name", "slots", "told"), [("none-such", 1, "set_up"), (LIMIT, 3, "fewer at all")])

@@ -26,6 +26,7 @@ def raised_from(error, cause):
 CURABLE = {
     "preempted once more": errors.JobPreemptedError("saved"),
     "rendezvous": errors.RendezvousError("apart"),
+    "no answer about slots": errors.SlotsUnreachableError("can't be reached"),
     "NFS server restarted": OSError(errno.ESTALE, "stale"),
     "disk or mount": OSError(errno.EIO, "I/O"),
     "refused": ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
@@ -79,6 +80,6 @@ def test_not_tried_again(name):
 
 
 def test_every_error_of_the_project_is_final_but_those_named():
-    named = {errors.JobPreemptedError, errors.RendezvousError}
+    named = {errors.JobPreemptedError, errors.RendezvousError, errors.SlotsUnreachableError}
     of_the_project = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     assert {kind for kind in of_the_project if issubclass(kind, Exception) and is_curable(kind("x"))} == named
