@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from longrecipe_core.evaluation.measurements import Row
 
 SCHEMA = pa.schema(
     [
@@ -26,8 +27,6 @@ SCHEMA = pa.schema(
 """Rows of measure `nll` have positions `start..end - 1`, of measure `passkey` the distance in both; of the others see
 docs/evaluation.md. A column that says nothing of a measure is null, and tables from before there were the last four
 have none of them."""
-
-Row = dict[str, Any]
 
 
 def read_rows(directory: Path) -> list[Row]:
