@@ -16,7 +16,8 @@ from longrecipe_core.cost.trainings import cost, gpu_bytes, trainings
 from longrecipe_core.recipe import Recipe
 from longrecipe_core.training.schedule import total_steps
 
-RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.yaml"))
+FILES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.yaml"))
+RECIPES = [path for path in FILES if not path.stem.startswith("compare-")]  # those are comparisons, not recipes
 BIG = [path for path in RECIPES if re.search("llama3|qwen2|mistral", path.name)]
 LLAMA = next(path for path in RECIPES if path.name == "llama3-8b-80k.yaml")
 TINY = next(path for path in RECIPES if path.name == "tiny-cpu.yaml")
