@@ -14,6 +14,7 @@ from longrecipe_core.corpus import TokenShards
 from longrecipe_core.evaluation.job import EvaluationJob
 from longrecipe_core.evaluation.measurements import Key, Measurements, Row
 from longrecipe_core.evaluation.nll import choose_documents
+from longrecipe_core.evaluation.paired import write_documents
 from longrecipe_core.evaluation.plot import plot_needles, plot_nll
 from longrecipe_core.evaluation.retrieval import longest, tasks
 from longrecipe_core.evaluation.ruler import Haystack
@@ -27,7 +28,7 @@ LONG_PPL = ("long_ppl", None, None)
 
 
 def evaluate(job: EvaluationJob) -> None:
-    """Write `evaluation.parquet`, `nll.png` and, for needles, `needles.png` into the job's output directory.
+    """Write `evaluation.parquet`, `documents.parquet`, `nll.png` and, for needles, `needles.png` into the job's output.
 
     The rows are those of `table.SCHEMA`; docs/evaluation.md tells what each measure is.
 
@@ -55,6 +56,7 @@ def evaluate(job: EvaluationJob) -> None:
         )
     job.output.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), job.output / "evaluation.parquet")
+    write_documents(rows, job.output)
     plot_nll(rows, job.window, job.output / "nll.png")
     if any(row["measure"] == "needle" and row["depth"] is not None for row in rows):
         plot_needles(rows, job.output / "needles.png")

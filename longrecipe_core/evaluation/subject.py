@@ -16,6 +16,7 @@ from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
 from longrecipe_core.evaluation.long_ppl import key_tokens, perplexity_row
 from longrecipe_core.evaluation.measurements import Row
 from longrecipe_core.evaluation.nll import Ints, bucket_rows, token_nll
+from longrecipe_core.evaluation.paired import by_document
 from longrecipe_core.evaluation.passkey import passkey_accuracy
 from longrecipe_core.evaluation.retrieval import Asked, ask
 from longrecipe_core.modeling import load_config, load_model, rope_config
@@ -71,9 +72,12 @@ class Subject:
         )
 
     def nll_rows(self) -> list[Row]:
-        """Loss by position."""
+        """Loss by position; each row also has the `documents` that its mean is over, see `paired.by_document`."""
         rows = bucket_rows(self.nll, self._job.evaluation.buckets, self._job.target_length)
-        return [{"measure": "nll"} | row for row in rows]
+        return [
+            {"measure": "nll", "documents": by_document(self.nll, int(row["start"]), int(row["end"]))} | row
+            for row in rows
+        ]
 
     def passkey_rows(self, distance: int) -> list[Row]:
         """Share of passkeys found."""
