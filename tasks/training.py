@@ -42,6 +42,7 @@ def _base(work: Work) -> dict[str, Any]:
         iterate_documents,
         load_tokenizer,
         resolve_source,
+        share_of,
         tokenize,
         train_tokenizer,
     )
@@ -54,9 +55,13 @@ def _base(work: Work) -> dict[str, Any]:
     scratch = work.output.parent
     sources = [resolve_source(source) for source in recipe.corpus.sources]
     share = recipe.corpus.validation_share
-    texts = (document.joined() for source in sources for document in iterate_documents(source) if document.text)
     # The tokenizer and the base model must not see what the evaluation is measured on.
-    kept = (text for text in texts if not is_validation(document_id(text), share))
+    kept = (
+        text
+        for source in sources
+        for document in iterate_documents(source)
+        if document.text and not is_validation(document_id(text := document.joined()), share_of(source, share))
+    )
     train_tokenizer(kept, section.vocabulary_size, scratch / "tokenizer", model_max_length=section.window)
     shutil.rmtree(scratch / "tokens", ignore_errors=True)
     counts = tokenize(

@@ -8,7 +8,7 @@ from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.corpus.replay import tokenize_replay
 from longrecipe_core.corpus.shards import TokenShards, TokenWriter
 from longrecipe_core.corpus.sources import Document, iterate_documents
-from longrecipe_core.corpus.split import document_id, is_validation
+from longrecipe_core.corpus.split import document_id, is_validation, share_of
 from longrecipe_core.corpus.tokenization import tokenize
 from longrecipe_core.corpus.tokenizer import load_tokenizer
 from longrecipe_core.corpus.tokenizer_training import train_tokenizer
@@ -29,6 +29,7 @@ __all__ = [
     "load_tokenizer",
     "pack",
     "resolve_source",
+    "share_of",
     "source_digest",
     "tokenize",
     "tokenize_replay",

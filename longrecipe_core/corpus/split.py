@@ -2,6 +2,8 @@
 
 import hashlib
 
+from longrecipe_core.recipe.sections import CorpusSourceSection, SourceSection
+
 
 def document_id(text: str) -> str:
     """The sha256 of the text's UTF-8 bytes, 64 hexadecimal digits."""
@@ -25,3 +27,9 @@ def is_validation(document_id: str, share: float) -> bool:
     if not 0 <= share <= 1:
         raise ValueError(f"validation share {share} is outside 0..1")
     return int(document_id[:16], 16) < share * 2**64
+
+
+def share_of(source: SourceSection, share: float) -> float:
+    """The validation share of a source's documents: its own where it has one, else `share`, that of the corpus."""
+    own = source.validation_share if isinstance(source, CorpusSourceSection) else None
+    return share if own is None else own

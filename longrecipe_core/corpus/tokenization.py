@@ -14,7 +14,7 @@ from longrecipe_core.corpus.encoding import SourceEncoder, source_label
 from longrecipe_core.corpus.filters import Filter, Filters
 from longrecipe_core.corpus.progress import Progress, Ticker
 from longrecipe_core.corpus.shards import TokenWriter
-from longrecipe_core.corpus.split import is_validation
+from longrecipe_core.corpus.split import is_validation, share_of
 from longrecipe_core.corpus.tokenizer import load_tokenizer
 from longrecipe_core.errors import CorpusError
 from longrecipe_core.fan_out import Engine, Here
@@ -43,7 +43,7 @@ def tokenize(
     A document begins with what the tokenizer puts in front of a text (BOS, if it adds one) and gets nothing
     at its end: the trained samples are cut from its inside. A sample of prompt and response becomes prompt,
     line break, response. Documents without text, or of one token, are skipped and counted. Which split a document
-    belongs to is decided by its text alone, see `split.is_validation`.
+    belongs to is decided by its text alone and its source's share, see `split.is_validation`.
 
     Memory grows with the longest document, and by 8 bytes per document; more where copies are removed, see
     `deduplication.Deduplicator`.
@@ -52,7 +52,7 @@ def tokenize(
         sources: read one after the other.
         tokenizer_directory: of the model that will be trained.
         output: an empty or new local directory.
-        validation_share: share of documents kept for evaluation, 0..1.
+        validation_share: share of documents kept for evaluation, 0..1, of sources that have none of their own.
         filters: lengths, and whether copies are removed; by default copies are counted only.
         trust_remote_code: run Python code that comes with a tokenizer.
         progress: gets a line of text every few seconds, and one at the end.
@@ -79,6 +79,7 @@ def tokenize(
         trust_remote_code=trust_remote_code,
     )
     labels = [source_label(number, source) for number, source in enumerate(sources)]
+    shares = [share_of(source, validation_share) for source in sources]
     kept = [[0, 0] for _ in sources]  # documents, tokens
     seen = array("Q")
     filter_ = Filter(filters)
@@ -90,7 +91,7 @@ def tokenize(
             if reason is not None:
                 encoder.counts[document.source].skipped[reason] += 1
                 continue
-            writer = validation if is_validation(document.document_id, validation_share) else train
+            writer = validation if is_validation(document.document_id, shares[document.source]) else train
             label = labels[document.source]
             writer.append(document.document_id, label, document.input_ids, document.prompt_tokens)
             seen.append(int(document.document_id[:16], 16))

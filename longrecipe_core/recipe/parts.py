@@ -22,6 +22,8 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         # Results that were made before there was this key stay valid.
         if training is not None and training["lora"] is None:
             del training["lora"]
+    if tree["base"] is not None and tree["base"]["copies"] is None:
+        del tree["base"]["copies"]
     evaluation = measures(tree["evaluation"])
     trust = bool(recipe.model and recipe.model.trust_remote_code)
     corpus = recipe.corpus.model_dump(mode="json", exclude={"sources", "upsampling"})
@@ -29,6 +31,12 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
     mixture = {
         "weights": [source.weight for source in recipe.corpus.sources],
         "upsampling": tree["corpus"]["upsampling"],
+    }
+    measured = {
+        "evaluation": evaluation,
+        **{key: tree["context"][key] for key in ("window", "target_length")},
+        "seed": recipe.seed,
+        "trust_remote_code": trust,
     }
     parts: dict[str, dict[str, Any]] = {
         "base": {"base": tree["base"], "corpus": corpus, "seed": recipe.seed},
@@ -85,12 +93,8 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
             "trust_remote_code": trust,
         },
         "report": {"name": recipe.name},
-        "measure": {
-            "evaluation": evaluation,
-            **{key: tree["context"][key] for key in ("window", "target_length")},
-            "seed": recipe.seed,
-            "trust_remote_code": trust,
-        },
+        "measure": measured,
+        "measure_rope": measured | {"rope": tree["rope"]},
     }
     return parts[stage]
 
@@ -111,4 +115,7 @@ def measures(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def reading(source: SourceSection) -> dict[str, Any]:
     """How a source is read, without where it is: path, revision and tokenizer enter by their content."""
-    return source.model_dump(mode="json", exclude={"path", "revision", "tokenizer", "weight"})
+    kept = source.model_dump(mode="json", exclude={"path", "revision", "tokenizer", "weight"})
+    if kept.get("validation_share") is None:
+        kept.pop("validation_share", None)  # results that were made before there was this key stay valid
+    return kept

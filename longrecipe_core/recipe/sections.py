@@ -123,6 +123,9 @@ class CorpusSourceSection(SourceSection):
     weight: float | None = Field(
         None, gt=0, description="share of the training samples, relative to the other sources' weights"
     )
+    validation_share: Fraction | None = Field(
+        None, description="in place of corpus.validation_share; 1 holds the source out, 0 trains on all of it"
+    )
 
 
 class UpsamplingSection(Section):
@@ -298,6 +301,31 @@ class ScoreSection(Section):
         return self
 
 
+class CopiesSection(Section):
+    """Sequences of the base's training that hold copies of a span of theirs: it learns to retrieve from them."""
+
+    share: Fraction = Field(0.5, description="of the training sequences have copies")
+    span: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (12, 100), description="tokens that are copied, [least, most]"
+    )
+    far_share: Fraction = Field(
+        0.5,
+        description="of those with copies have one, whole, at any distance that the window has room for; in the others "
+        "the span is repeated to the end",
+    )
+    random_share: tuple[Fraction, Fraction] = Field(
+        (0.0, 0.5),
+        description="of those with copies have a span of random tokens, not of text, [first step, last step]",
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        least, most = self.span
+        if least > most:
+            raise ValueError(f"span [{least}, {most}]: the first must not be above the second")
+        return self
+
+
 class BaseSection(Section):
     """A small Llama and its own BPE tokenizer, trained on the spot from `corpus` (demo and tests)."""
 
@@ -310,6 +338,7 @@ class BaseSection(Section):
     window: int = Field(256, ge=8, description="context window of the base model, tokens")
     rope_theta: float = Field(10_000.0, gt=1, description="base frequency of the rotary positions")
     training: TrainingSection = Field(description="how the base model is trained")
+    copies: CopiesSection | None = Field(None, description="put copies into its sequences; plain text when not given")
 
     @model_validator(mode="after")
     def _heads(self) -> Self:
@@ -321,6 +350,10 @@ class BaseSection(Section):
             raise ValueError(f"kv_heads {self.kv_heads} must divide query_heads {self.query_heads}")
         if self.training.lora is not None:
             raise ValueError("training.lora would freeze the random weights that the base starts from; allowed: null")
+        if self.copies is not None and 2 * self.copies.span[1] > self.window:
+            raise ValueError(
+                f"copies.span {list(self.copies.span)}: twice {self.copies.span[1]} tokens don't fit window {self.window}"
+            )
         return self
 
 
