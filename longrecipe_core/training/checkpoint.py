@@ -143,8 +143,8 @@ class Checkpoints:
     def _write_partial(self, step: int, threads: int, tensors: Tensors) -> None:
         partial = self._directory / f"step-{step}.partial"
         if self._rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True, exist_ok=True)  # another rank's writer may have made it just now
+            # Another rank's writer may be making it now, so nothing is removed: what a killed job left, `resume` has.
+            partial.mkdir(parents=True, exist_ok=True)
         # No rank writes before rank 0, which plans for all, has come to this point; after it all have written.
         write(tensors, partial, self._group)
         if self._rank == 0:

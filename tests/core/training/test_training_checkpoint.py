@@ -1,14 +1,18 @@
 """Training checkpoints of a single process: whole or not there, the newest kept, nothing lost without a word."""
 
 import json
+import shutil
+import threading
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from polling import PATIENCE
 
 from longrecipe_core.errors import TrainingError
+from longrecipe_core.training import checkpoint
 from longrecipe_core.training.checkpoint import Checkpoints, complete_steps, made_from
 from longrecipe_core.training.checkpoint_tensors import ModelState
 
@@ -32,7 +36,7 @@ def make(directory, layout=LAYOUT, steps=100, seed=0):
         layout=layout,
         metrics=directory / "logs" / "metrics.jsonl",
         inputs={"base": "abc"},
-        timeout=timedelta(seconds=30),
+        timeout=timedelta(seconds=PATIENCE),
     )
     return checkpoints, model, optimizer
 
@@ -100,6 +104,51 @@ def test_another_layout_goes_on_and_says_so(tmp_path, capsys):
     ]
     with pytest.raises(TrainingError, match="was made with steps 100, this run has 50"):
         make(tmp_path, steps=50)[0].resume()
+
+
+def test_rank_0_takes_no_directory_away_that_other_ranks_make(tmp_path, monkeypatch):
+    """The slowest order: one rank has made it, another sees that it exists, rank 0 comes, the other looks again."""
+    checkpoints, model, optimizer = make(tmp_path)
+    checkpoints.resume()
+    take_step(model, optimizer)
+    partial = tmp_path / "checkpoints" / "step-1.partial"
+    partial.mkdir(parents=True)
+    made_first, failed = partial.stat().st_ino, []
+    exists, look_again = threading.Event(), threading.Event()
+
+    def other_rank():
+        try:
+            partial.mkdir(parents=True, exist_ok=True)  # as torch's writer does
+        except OSError as error:
+            failed.append(error)
+
+    other = threading.Thread(target=other_rank)
+    is_dir = Path.is_dir
+
+    def slow_is_dir(path):
+        if threading.current_thread() is other:
+            exists.set()
+            assert look_again.wait(60)
+        return is_dir(path)
+
+    def before_the_other_looks(function):
+        def called(*arguments, **options):
+            result = function(*arguments, **options)
+            look_again.set()
+            other.join(60)
+            return result
+
+        return called
+
+    monkeypatch.setattr(Path, "is_dir", slow_is_dir)
+    other.start()
+    assert exists.wait(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", before_the_other_looks(shutil.rmtree))
+        patch.setattr(checkpoint, "write", before_the_other_looks(checkpoint.write))
+        checkpoints.save(1)
+    assert failed == []
+    assert (tmp_path / "checkpoints" / "step-1").stat().st_ino == made_first
 
 
 def test_a_step_that_stands_is_not_written_again(tmp_path):
