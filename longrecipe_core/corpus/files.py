@@ -18,8 +18,10 @@ from longrecipe_core.errors import CorpusError
 
 STDLIB = "{stdlib}"
 # What differs between two installations of one Python, or is made to be broken: packages that were added,
-# caches, tests and their data (lib2to3's among them).
+# caches, tests and their data (lib2to3's among them), and what the build writes of its machine and compiler.
 _NOT_STDLIB = frozenset({"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"})
+_BUILD_DIRECTORY = "config-"  # and version and platform
+_BUILD_FILES = ("_sysconfigdata", "_sysconfig_vars", "build-details.json")
 # Which files of a directory are read; a file or a glob that is named takes what it names.
 _SUFFIXES = {
     "jsonl": (".jsonl", ".json", ".ndjson"),
@@ -60,8 +62,8 @@ def list_files(path: str, format: str) -> list[SourceFile]:
     Args:
         path: a file, a directory (all files below it with a name fit for the format, hidden ones excepted), a
             glob, or an fsspec URL of one of these. `{stdlib}` stands for the directory of Python's own
-            library; below it, added packages, caches and tests are left out, so that one Python release
-            gives one list.
+            library; below it, added packages, caches, tests and what the build has written are left out, so
+            that one Python release gives one list.
         format: as in `SourceSection.format`.
 
     Raises:
@@ -76,17 +78,23 @@ def list_files(path: str, format: str) -> list[SourceFile]:
         raise CorpusError(f"source {redact(path)}: can't be opened: {one_line(error)}") from error
     if STDLIB in path:
         root = PurePosixPath(sysconfig.get_path("stdlib"))
-        found = {
-            name: info
-            for name, info in found.items()
-            if not _NOT_STDLIB & set(PurePosixPath(name).relative_to(root).parts)
-        }
+        found = {name: info for name, info in found.items() if _of_the_release(PurePosixPath(name).relative_to(root))}
     if not found:
         wanted = " or ".join(_SUFFIXES.get(format, ("any name",)))
         raise CorpusError(
             f"source {redact(path)}: no file there; a file, a glob, or a directory with files of {wanted} would do"
         )
     return [SourceFile(fs, name, info) for name, info in sorted(found.items())]
+
+
+def _of_the_release(path: PurePosixPath) -> bool:
+    """Whether a file below the library is the same wherever this Python release is."""
+    directories = path.parts[:-1]
+    return (
+        not _NOT_STDLIB & set(path.parts)
+        and not any(name.startswith(_BUILD_DIRECTORY) for name in directories)
+        and not path.name.startswith(_BUILD_FILES)
+    )
 
 
 def _in_stdlib(path: str) -> bool:

@@ -192,19 +192,26 @@ def test_the_standard_library_without_packages_tests_and_caches(
         "json/tests/x",
         "idlelib/idle_test/x",
         "lib2to3/tests/data/x",
+        "_sysconfigdata__linux_x86_64-linux-gnu",
+        "_sysconfig_vars__linux_x86_64-linux-gnu",
+        "config-3.14-x86_64-linux-gnu/python-config",
     ):
         write(f"{tmp_path}/tests/{name}.py", b"no = 1")  # `tests` above the library must not count
-    for name in ("__pycache__/x", "json/decoder", "os", "unittest/case"):
+    # Of a file, such a name says nothing: idlelib has several.
+    for name in ("__pycache__/x", "idlelib/config-main", "json/decoder", "os", "unittest/case"):
         write(f"{tmp_path}/tests/{name}.py", name.encode())
     monkeypatch.setattr("sysconfig.get_path", lambda _: f"{tmp_path}/tests")
     source = SourceSection(path="{stdlib}/**/*.py")
-    assert texts(source) == ["json/decoder", "os", "unittest/case"]
+    assert texts(source) == ["idlelib/config-main", "json/decoder", "os", "unittest/case"]
     before = source_digest(source)
     write(f"{tmp_path}/tests/site-packages/p/y.py", b"another package")
     assert source_digest(source) == before
     write(f"{tmp_path}/tests/os.py", b"another release")
     assert source_digest(source) != before
-    assert len(texts(SourceSection(path=f"{tmp_path}/**/*.py"))) == 10  # only the placeholder leaves out
+    write(f"{tmp_path}/tests/build-details.json", b"{}")
+    write(f"{tmp_path}/tests/json/tool.json", b'{"text": "kept"}\n')
+    assert texts(SourceSection(path="{stdlib}/**/*.json", format="jsonl")) == ["kept"]
+    assert len(texts(SourceSection(path=f"{tmp_path}/**/*.py"))) == 14  # only the placeholder leaves out
 
 
 def test_the_real_standard_library_reads_as_text() -> None:
