@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from longrecipe_core.corpus import TokenShards
+from longrecipe_core.evaluation.benchmark_tasks import BenchmarkTasks, check_tasks
 from longrecipe_core.evaluation.job import EvaluationJob
 from longrecipe_core.evaluation.measurements import Key, Measurements, Row
 from longrecipe_core.evaluation.nll import choose_documents
@@ -40,6 +41,7 @@ def evaluate(job: EvaluationJob) -> None:
         TokenShards(job.tokens, "validation"), job.evaluation, job.target_length, job.seed
     )
     found = Measurements(job.measurements)
+    benchmarks = _benchmarks(job, found)
     rows: list[Row] = []
     keys: KeyTokens | None = None
     wanted = job.evaluation.long_ppl is not None and any((entry.name, *LONG_PPL) not in found for entry in job.models)
@@ -47,7 +49,7 @@ def evaluate(job: EvaluationJob) -> None:
         # Before the others, so that no two models are loaded at a time.
         keys = job.evaluator.name, Subject(job.evaluator, job, documents, lengths).key_tokens
     for number, entry in enumerate(job.models, start=1):
-        own = _rows(Subject(entry, job, documents, lengths), keys, job, found)
+        own = _rows(Subject(entry, job, documents, lengths), keys, job, found, benchmarks)
         rows += [{"model": entry.name, "seed": job.seed} | row for row in own]
         mean = weighted_mean([row for row in own if row["measure"] == "nll"])
         print(
@@ -62,10 +64,26 @@ def evaluate(job: EvaluationJob) -> None:
         plot_needles(rows, job.output / "needles.png")
 
 
-def _rows(subject: Subject, keys: KeyTokens | None, job: EvaluationJob, found: Measurements) -> list[Row]:
+def _benchmarks(job: EvaluationJob, found: Measurements) -> BenchmarkTasks | None:
+    """What all models are asked; looked at before anything is measured, where something of it is left to measure."""
+    section = job.evaluation.benchmarks
+    if section is None:
+        return None
+    if any((entry.name, "benchmark", task, None) not in found for entry in job.models for task in section.tasks):
+        check_tasks(section)
+    return BenchmarkTasks(section, job.models[0].directory, job.seed)
+
+
+def _rows(
+    subject: Subject,
+    keys: KeyTokens | None,
+    job: EvaluationJob,
+    found: Measurements,
+    benchmarks: BenchmarkTasks | None,
+) -> list[Row]:
     """All of one model."""
     rows: list[Row] = []
-    for (measure, task, length), take in _measures(subject, keys, job):
+    for (measure, task, length), take in _measures(subject, keys, job, found, benchmarks):
         key: Key = (subject.name, measure, task, length)
         if key not in found:
             print(f"{subject.name}: measures", *(part for part in key[1:] if part is not None), flush=True)
@@ -76,7 +94,11 @@ def _rows(subject: Subject, keys: KeyTokens | None, job: EvaluationJob, found: M
 
 
 def _measures(
-    subject: Subject, keys: KeyTokens | None, job: EvaluationJob
+    subject: Subject,
+    keys: KeyTokens | None,
+    job: EvaluationJob,
+    found: Measurements,
+    benchmarks: BenchmarkTasks | None,
 ) -> Iterator[tuple[tuple[str, str | None, int | None], Callable[[], list[Row]]]]:
     """Measure, task and length of every measurement, and what takes it."""
     section = job.evaluation
@@ -94,4 +116,8 @@ def _measures(
         return Haystack.of_documents(shards, subject.tokenizer, longest(section), job.seed)
 
     for measure, task, length, cells in tasks(section, haystack):
-        yield (measure, task, length), partial(subject.ask_rows, measure, task, length, cells)
+        noted = found.answers((subject.name, measure, task, length))
+        yield (measure, task, length), partial(subject.ask_rows, measure, task, length, cells, noted)
+    if benchmarks is not None:
+        for task in benchmarks.section.tasks:
+            yield ("benchmark", task, None), partial(subject.benchmark_rows, task, benchmarks, found)

@@ -7,16 +7,20 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from longrecipe_core.evaluation.measurements import Answers
 from longrecipe_core.evaluation.nll import TOKENS_PER_FORWARD
 from longrecipe_core.evaluation.ruler.prompts import Prompt
 
 
 @torch.no_grad()
-def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, bf16: bool) -> list[str]:
+def greedy_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, bf16: bool, noted: Answers | None = None
+) -> list[str]:
     """The text that the model goes on with after each prompt, up to its end of text or the prompt's `new_tokens`.
 
     Prompts of like lengths are padded on the left and computed together, as many as have `TOKENS_PER_FORWARD` tokens;
     one that is longer than half of that is alone, without padding and so without a mask as large as its square.
+    Batches that `noted` has are not computed again, and each that is computed is noted.
     """
     device = next(model.parameters()).device
     end = model.generation_config.eos_token_id
@@ -25,8 +29,10 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, bf1
     model.generation_config = GenerationConfig(
         do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=padding, bos_token_id=tokenizer.bos_token_id
     )
-    answers = [""] * len(prompts)
+    noted = Answers() if noted is None else noted
     for batch in batches(prompts):
+        if all(at in noted for at in batch):
+            continue
         width = max(len(prompts[at].input_ids) for at in batch)
         ids = torch.full((len(batch), width), padding, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -40,9 +46,9 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, bf1
                 attention_mask=mask.to(device),
                 max_new_tokens=prompts[batch[0]].new_tokens,
             )
-        for at, new in zip(batch, found[:, width:].tolist(), strict=True):
-            answers[at] = tokenizer.decode(new, skip_special_tokens=True)
-    return answers
+        texts = (tokenizer.decode(new, skip_special_tokens=True) for new in found[:, width:].tolist())
+        noted.note(dict(zip(batch, texts, strict=True)))
+    return [noted[at] for at in range(len(prompts))]
 
 
 def batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
 """A model that is measured: loaded when something has to be measured of it, and not before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 
 from longrecipe_core.corpus import load_tokenizer
 from longrecipe_core.corpus.tokenizer import Encoder
+from longrecipe_core.evaluation.benchmark_tasks import BenchmarkTasks
+from longrecipe_core.evaluation.benchmarks import benchmark_rows, harness
 from longrecipe_core.evaluation.context_nll import context_nll
 from longrecipe_core.evaluation.greedy import greedy_answers
 from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
 from longrecipe_core.evaluation.long_ppl import key_tokens, perplexity_row
-from longrecipe_core.evaluation.measurements import Row
+from longrecipe_core.evaluation.measurements import Answers, Measurements, Row
 from longrecipe_core.evaluation.nll import Ints, bucket_rows, token_nll
 from longrecipe_core.evaluation.paired import by_document
 from longrecipe_core.evaluation.passkey import passkey_accuracy
@@ -44,6 +46,7 @@ class Subject:
             config = rope_config(config, entry.rope, window=job.window, target_length=job.target_length)
         model = load_model(entry.directory, config=config, trust_remote_code=job.trust_remote_code)
         check_plain_head(model, str(entry.directory))
+        self._generation = model.generation_config
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     @cached_property
@@ -120,7 +123,25 @@ class Subject:
         )
         return [{"measure": "context_nll", "length": length} | found]
 
-    def ask_rows(self, measure: str, task: str, length: int, cells: Sequence[Asked]) -> list[Row]:
-        """Scores of greedy answers."""
-        answer = partial(greedy_answers, self.model, self.tokenizer, bf16=self._bf16)
+    def ask_rows(self, measure: str, task: str, length: int, cells: Sequence[Asked], noted: Answers) -> list[Row]:
+        """Scores of greedy answers; those that are `noted` are not asked for again."""
+        answer = partial(greedy_answers, self.model, self.tokenizer, bf16=self._bf16, noted=noted)
         return ask(measure, task, cells, self.encoder, length, self._job.seed, answer)
+
+    @cached_property
+    def harness(self) -> Any:
+        """lm-eval's reader of the model."""
+        model, section = self.model, self._job.evaluation.benchmarks
+        assert section is not None
+        model.generation_config = self._generation  # as it came: other measures may have set it aside
+        # A tokenizer of its own: lm-eval gives it a padding token.
+        tokenizer = load_tokenizer(self._entry.directory, self._job.trust_remote_code)
+        return harness(model, tokenizer, bf16=self._bf16, batch_size=section.batch_size)
+
+    def benchmark_rows(self, task: str, tasks: BenchmarkTasks, found: Measurements) -> list[Row]:
+        """What lm-eval finds of a task or group; the tasks of a group are noted one by one."""
+
+        def note(part: str, measure: Callable[[], list[Row]]) -> list[Row]:
+            return found.take((self.name, "benchmark part", f"{task}: {part}", None), measure)
+
+        return benchmark_rows(lambda: self.harness, tasks, task, note)
