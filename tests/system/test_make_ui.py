@@ -7,21 +7,23 @@ import socket
 import subprocess
 import sys
 import urllib.request
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
-from prefect_servers import ROOT
+import yaml
+from polling import PATIENCE
+from ports import free_port
+from prefect_servers import ROOT, answer_of
 from prefect_site import eventually, stored_steps, write_recipe
-
-from longrecipe_core.launching.machines import free_port
 
 
 class Ui:
     """A running `make ui`, without make."""
 
     def __init__(self, directory: Path, environment: dict[str, str], port: int) -> None:
-        self.api, self.log = f"http://127.0.0.1:{port}/api", directory / f"ui-{free_port()}.log"
+        self.api, self.log = f"http://127.0.0.1:{port}/api", directory / f"ui-{uuid.uuid4().hex}.log"
         command = [sys.executable, "-m", "deployments.ui", "--port", str(port)]
         with self.log.open("wb") as output:
             self.process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
@@ -34,15 +36,14 @@ class Ui:
     def call(self, path: str, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.api + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.loads(reply.read() or "null")
+        return answer_of(request)
 
     def end(self, number: int) -> None:
         """Send a signal; nothing of the tree may be left."""
         tree = self.process.children(recursive=True)
         assert tree
         self.process.send_signal(number)
-        assert self.process.wait(timeout=180) == 0, self.said()
+        assert self.process.wait(timeout=PATIENCE) == 0, self.said()
         eventually(lambda: not any(alive(one) for one in tree), lambda: str([one for one in tree if alive(one)]))
 
 
@@ -76,12 +77,14 @@ def test_make_ui_starts_goes_on_and_ends(uis, tmp_path):
     first = uis()
     made = things(first)
     assert made["work_pools"] == ["longrecipe"]
-    assert len(made["deployments"]) == 6
+    declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert made["deployments"] == sorted(one["name"] for one in declared)
     assert [name for name in made["v2/concurrency_limits"] if not name.startswith("deployment:")] == ["gpu"]
     assert made["automations"] == ["longrecipe: crashed"]
     retrain = first.call("/deployments/name/retrain/retrain")
     schedule = retrain["schedules"][0]["id"]
     patch(first, f"/deployments/{retrain['id']}/schedules/{schedule}", {"active": True})
+    eventually(lambda: planned(first, retrain["id"]), lambda: server_log(tmp_path))
 
     # Beside itself: the server is used, and left.
     second = uis()
@@ -108,11 +111,21 @@ def test_make_ui_starts_goes_on_and_ends(uis, tmp_path):
     third.end(signal.SIGINT)
 
 
+def planned(ui: Ui, deployment: str) -> list:
+    """Runs that the server's scheduler has made."""
+    filters = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    return [run for run in ui.call("/flow_runs/filter", filters) if run["auto_scheduled"]]
+
+
+def server_log(tmp_path: Path) -> str:
+    return f"for a planned run\n{(tmp_path / 'prefect' / 'server.log').read_text(errors='replace')[-4000:]}"
+
+
 def patch(ui: Ui, path: str, body) -> None:
     request = urllib.request.Request(
         ui.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PATCH"
     )
-    urllib.request.urlopen(request, timeout=60).close()
+    answer_of(request)
 
 
 def test_a_port_that_something_else_has_is_told(environment):
@@ -125,7 +138,7 @@ def test_a_port_that_something_else_has_is_told(environment):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
     assert done.returncode == 1
     assert f"port {port} is taken" in done.stderr
