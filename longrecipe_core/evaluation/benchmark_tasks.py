@@ -23,6 +23,8 @@ from longrecipe_core.recipe import BenchmarksSection
 
 KEY = "evaluation.benchmarks"
 _COMPILED = "__pycache__"
+_NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#\[{]+)""", re.MULTILINE)
+"""In the text of a task's YAML."""
 
 
 def tasks_digest(directory: str | Path) -> str:
@@ -57,11 +59,12 @@ def check_tasks(section: BenchmarksSection) -> None:
     # lm-eval's own index of its 14,000 YAML files takes up to a minute; their text is read in a second.
     known: set[str] = set(own)
     mentioned: set[str] = set()
+    word = re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, sorted(missing))) + r")(?![\w-])")
     for path in _lm_eval_tasks().rglob("*.yaml"):
         text = path.read_text(encoding="utf-8", errors="replace")
-        names = set(re.findall(r"^(?:task|group):[ \t]*[\"']?([^\s\"'#\[{]+)", text, re.MULTILINE))
+        names = set(_NAME.findall(text))
         known |= names
-        mentioned |= {name for name in missing - mentioned if name in text}
+        mentioned |= set(word.findall(text))
         for name in names & missing:
             if load_yaml(path, resolve_func=False).get("unsafe_code"):
                 _refuse_unsafe(section, name)
