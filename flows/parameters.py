@@ -10,17 +10,18 @@ from prefect.context import FlowRunContext
 from pydantic import Field, TypeAdapter
 
 from flows.form import ForPeople, with_bounds
+from flows.lost_lease import outlive_lost_leases
 from longrecipe_core.cost.heads import check_recipe
 from longrecipe_core.errors import RecipeError
 from longrecipe_core.recipe import Recipe
 from tasks import names
 from tasks.run import Run
-from tasks.stages import STAGES
+from tasks.stages import OF_NO_RECIPE, STAGES
 
 Result = TypeVar("Result")
 
 # Choices in the form, which the server holds to; a run that is started otherwise is told by the run itself.
-StageName = Annotated[str, Field(json_schema_extra={"enum": [name for name in STAGES if name != "measure"]})]
+StageName = Annotated[str, Field(json_schema_extra={"enum": [name for name in STAGES if name not in OF_NO_RECIPE]})]
 
 FILE_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
     "recipe": (
@@ -57,6 +58,7 @@ def recipe_parameters(function: Callable[..., Result], leave_out: Collection[str
         function: The flow's function.
         leave_out: Parameters of `RUN_PARAMETERS` that the flow sets itself.
     """
+    outlive_lost_leases()  # here, since the process that runs a flow has just made it
     own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "run"]
     choices = {name: asked for name, asked in RUN_PARAMETERS.items() if name not in leave_out}
     asked = FILE_PARAMETERS | _groups() | choices
