@@ -1,20 +1,25 @@
 """Stages `evaluate`, `report`, and `measure`, which is no part of a recipe's run."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longrecipe_core.artifacts import ArtifactRef, fingerprint, lineage
+from longrecipe_core.artifacts import ArtifactRef, Lineage, fingerprint, lineage
+from longrecipe_core.artifacts.one_file import read_file
+from longrecipe_core.recipe import OWN_MODELS, EvaluatedStage, Recipe
 from tasks.gpu_slots import gpu_slots
+from tasks.other_models import check_measured, check_vocabularies, other_models
 from tasks.progress import counted_progress
-from tasks.run import Run, StageOutcome, Work, settle
+from tasks.run import Run, StageOutcome, Work, benchmarks_reference, settle
 from tasks.stage_task import stage_task
 
 if TYPE_CHECKING:
     from longrecipe_core.evaluation.job import EvaluatedModel
+    from longrecipe_core.recipe import RopeSection
 
-MERGED, MEASURED = "stage 2, merged", "model"
-"""What stage `evaluate` calls the merged model in its rows, and what stage `measure` calls its only one."""
+BASE, ROPE_ONLY, MERGED, MEASURED = *(OWN_MODELS[stage] for stage in ("base", "rope", "merge")), "model"
+"""What stage `evaluate` calls models in its rows, and what stage `measure` calls its only one."""
 
 
 @stage_task("evaluate")
@@ -25,9 +30,11 @@ def evaluate(
     extend: ArtifactRef,
     anneal: ArtifactRef,
     merge: ArtifactRef,
+    **others: ArtifactRef,
 ) -> StageOutcome:
-    """Measure every model of the run on the validation documents."""
-    inputs = {"base": base, "tokenize": tokenize, "extend": extend, "anneal": anneal, "merge": merge}
+    """Measure the models of the run, and others, on the validation documents."""
+    inputs = {"base": base, "tokenize": tokenize, "extend": extend, "anneal": anneal, "merge": merge} | others
+    inputs |= benchmarks_reference(run.recipe)
     return settle(run, "evaluate", inputs, _evaluate)
 
 
@@ -43,7 +50,15 @@ def report(
 @stage_task("measure")
 def measure(run: Run, model: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
     """Measure any one checkpoint on the validation documents, as `evaluate` measures the run's own."""
-    return settle(run, "measure", {"model": model, "tokenize": tokenize}, _measure)
+    inputs = {"model": model, "tokenize": tokenize} | benchmarks_reference(run.recipe)
+    return settle(run, "measure", inputs, _measure)
+
+
+@stage_task("measure_rope")
+def measure_rope(run: Run, model: ArtifactRef, tokenize: ArtifactRef) -> StageOutcome:
+    """As `measure`, with the recipe's RoPE change baked in and no training: what all of that must beat."""
+    inputs = {"model": model, "tokenize": tokenize} | benchmarks_reference(run.recipe)
+    return settle(run, "measure_rope", inputs, _measure_rope)
 
 
 def _evaluate(work: Work) -> dict[str, Any]:
@@ -51,26 +66,40 @@ def _evaluate(work: Work) -> dict[str, Any]:
     from longrecipe_core.evaluation.table import read_rows, summary
 
     recipe = work.run.recipe
-    base = work.fetch("base")
-    models = [EvaluatedModel(name="base", directory=base)]
-    if recipe.rope.type != "none":
-        models.append(EvaluatedModel(name="base, RoPE change only", directory=base, rope=recipe.rope))
-    models += [
-        EvaluatedModel(name="stage 0, extended", directory=work.fetch("extend")),
-        EvaluatedModel(name="stage 1, annealed", directory=work.fetch("anneal")),
-        EvaluatedModel(name=MERGED, directory=work.fetch("merge")),
-    ]
+    others = {name: work.inputs[name] for name in other_models(recipe)}
+    check_vocabularies(work, others)
+
+    def own(stage: EvaluatedStage) -> EvaluatedModel:
+        rope = recipe.rope if stage == "rope" else None
+        return EvaluatedModel(name=OWN_MODELS[stage], directory=work.fetch("base" if rope else stage), rope=rope)
+
+    asked = recipe.evaluation.stages or tuple(stage for stage in OWN_MODELS if stage != "rope" or _changes_rope(recipe))
+    models = [own(stage) for stage in OWN_MODELS if stage in asked]
+    for model in recipe.evaluation.models or ():
+        of_base = model.path is None
+        directory = work.fetch("base" if of_base else f"evaluation.models.{model.name}")
+        models.append(EvaluatedModel(name=model.name, directory=directory, rope=model.rope, own_window=not of_base))
     window = base_window(work)
     long_ppl = recipe.evaluation.long_ppl
-    _launch(work, models, window, models[-1] if long_ppl and long_ppl.evaluator == "merged" else models[0])
+    _launch(work, models, window, own("merge" if long_ppl and long_ppl.evaluator == "merged" else "base"))
     return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
 
 
-def _measure(work: Work) -> dict[str, Any]:
+def _changes_rope(recipe: Recipe) -> bool:
+    return recipe.rope.type != "none"
+
+
+def _measure(work: Work, rope: "RopeSection | None" = None) -> dict[str, Any]:
     from longrecipe_core.evaluation.job import EvaluatedModel
 
-    _launch(work, [EvaluatedModel(name=MEASURED, directory=work.fetch("model"))], work.run.recipe.context.window)
+    check_measured(work)
+    model = EvaluatedModel(name=MEASURED, directory=work.fetch("model"), rope=rope)
+    _launch(work, [model], work.run.recipe.context.window)
     return {}
+
+
+def _measure_rope(work: Work) -> dict[str, Any]:
+    return _measure(work, work.run.recipe.rope)
 
 
 def _launch(
@@ -110,21 +139,46 @@ def measurements_file(work: Work) -> Path:
 
 
 def _report(work: Work) -> dict[str, Any]:
-    from longrecipe_core.evaluation.report import write_report
+    from longrecipe_core.evaluation.report import Found, Made, write_report
+    from longrecipe_core.evaluation.report.card import license_of
+    from longrecipe_core.evaluation.report.stages import TRAININGS, all_above
+    from longrecipe_core.training.metrics_file import parse_metrics
 
-    manifest = work.store.manifest_of(work.inputs["evaluate"])
-    selection: Any = work.store.manifest_of(work.inputs["index"]).metrics.get("selection")
-    write_report(
-        work.output,
-        recipe=work.run.recipe,
+    store, recipe, merged = work.store, work.run.recipe, work.inputs["merge"]
+
+    def content(of: ArtifactRef, name: str) -> bytes | None:
+        return read_file(store, of, name)
+
+    def made(origin: Lineage) -> Made:
+        manifest = origin.manifest
+        if manifest is None or manifest.stage not in TRAININGS or manifest.adopted:
+            return Made(origin)
+        return Made(origin, parse_metrics((content(store.ref(manifest), "about/metrics.jsonl") or b"").decode()))
+
+    metrics: Any = store.manifest_of(work.inputs["evaluate"]).metrics
+    selection: Any = store.manifest_of(work.inputs["index"]).metrics.get("selection")
+    found = Found(
         evaluation=work.fetch("evaluate"),
-        model_uri=work.inputs["merge"].uri,
-        nll=manifest.metrics["nll"],
+        index=work.fetch("index"),
+        model_uri=merged.uri,
+        model=MERGED,
+        reference=ROPE_ONLY if recipe.rope.type != "none" else BASE,
+        nll=metrics["nll"],
+        window=metrics.get("window"),
         impact=work.fetch("score") if "score" in work.inputs else None,
-        selection=selection,
-        adopted=lineage(work.store, work.inputs["evaluate"]).adopted(),
+        selection=selection or {},
+        config=json.loads(content(merged, "config.json") or b"{}"),
+        stages=[made(one) for one in all_above([lineage(store, ref) for ref in work.inputs.values()])],
+        license_id=license_of(_base_card(recipe)),
     )
+    write_report(work.output, recipe, found)
     return {}
+
+
+def _base_card(recipe: Recipe) -> bytes | None:
+    """The model card of a base model that lies in a local directory, where it has one."""
+    card = Path(recipe.model.path).expanduser() / "README.md" if recipe.model else None
+    return card.read_bytes() if card is not None and card.is_file() else None
 
 
 def base_window(work: Work) -> int:

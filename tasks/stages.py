@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 from longrecipe_core.artifacts import ArtifactRef, fingerprint
 from longrecipe_core.recipe import Recipe, stage_part
+from tasks.other_models import other_models
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row of the method.
 
-    `inputs` are earlier stages, or what comes from outside: `corpus`, `replay_sources` and `score_model`; those that a
-    recipe does not use fall away. `version` is raised by hand when the code would give another result from the same
-    inputs. `measure` is in no recipe's run: flows ask for it, with any checkpoint as its `model`.
+    `inputs` are earlier stages, or what comes from outside: `corpus`, `replay_sources`, `score_model` and
+    `benchmarks`; those that a recipe does not use fall away. `version` is raised by hand when the code would give another result from the same
+    inputs. Those of `OF_NO_RECIPE` are in no recipe's run: flows ask for them, with any checkpoint as their `model`.
     """
 
     name: str
@@ -33,11 +34,14 @@ STAGES: dict[str, Stage] = {
         Stage("replay", "tokens", ("base", "replay_sources")),
         Stage("anneal", "checkpoint", ("extend", "replay")),
         Stage("merge", "checkpoint", ("base", "anneal")),
-        Stage("evaluate", "evaluation", ("base", "tokenize", "extend", "anneal", "merge")),
-        Stage("report", "report", ("evaluate", "merge", "index", "score")),
-        Stage("measure", "evaluation", ("model", "tokenize")),
+        Stage("evaluate", "evaluation", ("base", "tokenize", "extend", "anneal", "merge", "benchmarks")),
+        Stage("report", "report", ("evaluate", "merge", "index", "score"), version=2),
+        Stage("measure", "evaluation", ("model", "tokenize", "benchmarks")),
+        Stage("measure_rope", "evaluation", ("model", "tokenize", "benchmarks")),
     )
 }
+
+OF_NO_RECIPE = ("measure", "measure_rope")
 
 
 def used_stages(recipe: Recipe) -> list[Stage]:
@@ -46,19 +50,21 @@ def used_stages(recipe: Recipe) -> list[Stage]:
 
 
 def used_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
-    """The inputs that a stage of this recipe has; a pretrained `base` comes from outside."""
+    """The inputs that a stage of this recipe has; a pretrained `base` comes from outside, as do other models."""
     unused = _unused(recipe) - {"base"}
-    return tuple(name for name in stage.inputs if name not in unused)
+    inputs = (*stage.inputs, *other_models(recipe)) if stage.name == "evaluate" else stage.inputs
+    return tuple(name for name in inputs if name not in unused)
 
 
 def _unused(recipe: Recipe) -> set[str]:
     score = recipe.score
     used = {
-        "measure": False,
+        **dict.fromkeys(OF_NO_RECIPE, False),
         "base": recipe.base is not None,
         "score": score is not None,
         "warmup": score is not None and score.source == "warmup",
         "score_model": score is not None and score.source == "model",
+        "benchmarks": bool(recipe.evaluation.benchmarks and recipe.evaluation.benchmarks.include_path),
     }
     return {name for name, present in used.items() if not present}
 

@@ -8,9 +8,18 @@ from typing import Any, BinaryIO
 import matplotlib.figure
 
 
-def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, target: Path | BinaryIO, dpi: int = 120) -> None:
-    """One line per model over the middle of each bucket, with the old window marked; a PNG, to a path or a file."""
-    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+def plot_nll(
+    rows: Sequence[dict[str, Any]],
+    window: int | None,
+    target: Path | BinaryIO,
+    dpi: int = 120,
+    size: tuple[float, float] = (8, 5),
+) -> None:
+    """One line per model over the middle of each bucket, with the old window marked; a PNG, to a path or a file.
+
+    `size` is in inches, of letters of a tenth of one: what is to be read on a phone is 5 wide.
+    """
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(row["model"] for row in rows))
     for model in models:
@@ -22,7 +31,7 @@ def plot_nll(rows: Sequence[dict[str, Any]], window: int | None, target: Path | 
     axes.set_xlabel("position in the document (tokens)")
     axes.set_ylabel("mean NLL (nats per token)")
     # Below the axes, where it covers no line.
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3 if size[0] > 6 else 2, frameon=False)
     # No software version in the file: the same numbers give the same bytes.
     figure.savefig(target, format="png", dpi=dpi, metadata={"Software": None})
 

@@ -1,5 +1,6 @@
 """How often each relative distance is trained, as a picture."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,21 @@ def plot_coverages(coverages: Sequence[Coverage], title: str, path: Path) -> Non
 
     A point is the mean over a bin, `BINS` bins of about equal width. A bin without pairs is a gap in the line.
     """
-    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+    figure = _figure(coverages, (8, 5))
+    figure.axes[0].set_title(title)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def coverage_png(coverages: Sequence[Coverage]) -> bytes:
+    """The same as a PNG to be read on a phone, without a title."""
+    png = io.BytesIO()
+    _figure(coverages, (5.2, 3.6)).savefig(png, format="png", dpi=180, metadata={"Software": None})
+    return png.getvalue()
+
+
+def _figure(coverages: Sequence[Coverage], size: tuple[float, float]) -> matplotlib.figure.Figure:
+    """`size` in inches."""
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     # Strategies that train the same distances lie on each other: the later line is dashed and lets the earlier through.
     styles = ["-", "-", "-", "-", "--", ":", "-."]
@@ -31,10 +46,9 @@ def plot_coverages(coverages: Sequence[Coverage], title: str, path: Path) -> Non
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("relative distance (tokens)")
     axes.set_ylabel("pairs per distance and sample")
-    axes.set_title(title)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.legend(loc="outside lower center", ncols=3 if size[0] > 6 else 1, frameon=False)
+    return figure
 
 
 def binned(counts: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

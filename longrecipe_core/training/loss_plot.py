@@ -12,7 +12,7 @@ POINTS = 400
 """Of one curve: more than its width in pixels tells nothing."""
 
 
-def plot_losses(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+def plot_losses(curves: Mapping[str, Sequence[Mapping[str, Any]]], dpi: int = 90) -> bytes:
     """A PNG with one panel per training, of the rows of its `metrics.jsonl`, each panel with axes of its own.
 
     Of a long training, means over equal numbers of steps are drawn.
@@ -31,5 +31,5 @@ def plot_losses(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     panels[0].set_ylabel("loss (nats per token)", fontsize=8)
     png = io.BytesIO()
     # No software version in the file: the same numbers give the same bytes.
-    figure.savefig(png, format="png", dpi=90, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     return png.getvalue()
