@@ -1,6 +1,9 @@
 # Every target does the set-up that it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in so many processes beside each other, a file in one of them; 0: in one, as pytest does by itself.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
@@ -23,10 +26,10 @@ demo: setup
 	$(BIN)/longrecipe run recipes/tiny-cpu.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-core test-tasks test-flows test-system: setup
-	$(BIN)/python -m pytest tests/$(@:test-%=%)
+	$(PYTEST) tests/$(@:test-%=%)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
+from prefect_harness import prefect_harness
 
 from longrecipe_core.recipe import Recipe
 
@@ -15,7 +15,7 @@ from longrecipe_core.recipe import Recipe
 @pytest.fixture(scope="session")
 def prefect_api():
     """Prefect's own API on a database of its own."""
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_harness():
         yield
 
 

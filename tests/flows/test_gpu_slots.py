@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 import yaml
-from polling import wait_until
+from polling import PATIENCE, wait_until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -77,7 +77,7 @@ def test_slots_that_are_taken_are_waited_for_and_the_log_tells_it_once(limit, wo
         thread.start()
         wait_until(lambda: lines)
         assert not got.is_set()
-    thread.join(120)
+    thread.join(PATIENCE)
     assert got.is_set()
     assert lines == [f"anneal: waits for slots of launch.gpu_limit {LIMIT}: 1"]
     assert limit() == 0

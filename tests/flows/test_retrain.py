@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
+from polling import wait_until
 from prefect.client.orchestration import get_client
 
 from flows import retrain as retraining
@@ -83,23 +83,24 @@ def task_runs(flow_run):
 def told(flow_run):
     """A finished run's own log lines, without Prefect's."""
     wanted = {"flow_run_id": {"any_": [flow_run]}}
-    for _ in range(600):
+
+    def whole():
         lines = [one["message"] for one in api("/logs/filter", logs=wanted, sort="TIMESTAMP_ASC")]
-        if lines and lines[-1].startswith("Finished in state"):
-            return [line for line in lines if not line.startswith(("Beginning flow run", "View at", "Finished in"))]
-        time.sleep(0.2)
-    pytest.fail("the log did not come within 120 s")
+        return lines if lines and lines[-1].startswith("Finished in state") else None
+
+    lines = wait_until(whole, "for the log", every=0.2)
+    return [line for line in lines if not line.startswith(("Beginning flow run", "View at", "Finished in"))]
 
 
 def events_of(flow_run, count):
     """The model events of a run, once the server has them."""
-    for _ in range(600):
-        wanted = {"event": {"prefix": ["longrecipe.model."]}, "related": {"id": [f"prefect.flow-run.{flow_run}"]}}
-        found = api("/events/filter", filter=wanted)["events"]
-        if len(found) >= count:
-            return found
-        time.sleep(0.2)
-    pytest.fail("the event did not come within 120 s")
+    wanted = {"event": {"prefix": ["longrecipe.model."]}, "related": {"id": [f"prefect.flow-run.{flow_run}"]}}
+
+    def found():
+        events = api("/events/filter", filter=wanted)["events"]
+        return events if len(events) >= count else None
+
+    return wait_until(found, f"for {count} events", every=0.2)
 
 
 def test_what_was_made_but_not_promoted_is_promoted_then_nothing_is_done(store, recipe_file, monkeypatch):

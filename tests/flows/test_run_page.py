@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 from markdown_it import MarkdownIt
+from polling import PATIENCE
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -183,6 +184,6 @@ def test_a_run_of_hits_publishes_without_torch_and_transformers(store, recipe_fi
 
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False, timeout=300
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False, timeout=PATIENCE
     )
     assert done.stdout.splitlines()[-2:] == ["{'hit'}", "True []"], done.stderr[-3000:]

@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Error, Page, Route, sync_playwright
+from polling import PATIENCE
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -25,19 +26,33 @@ ARGUMENTS = [
 def browser_page(width: int = 1440, height: int = 1000) -> Iterator[Page]:
     """An empty page of a fresh profile; requests to other hosts than 127.0.0.1 fail.
 
-    `page.screenshot(path=…)` takes a picture; Playwright's waits (`page.get_by_text(…).wait_for()`) have 60 s.
+    `page.screenshot(path=…)` takes a picture; Playwright's waits (`page.get_by_text(…).wait_for()`) are patient.
+    An error in the block tells what the page shows.
     """
     if not CHROMIUM.exists():
         pytest.skip("Chromium is not installed: make services")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE * 1000)
         try:
             context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-            context.set_default_timeout(60_000)
+            context.set_default_timeout(PATIENCE * 1000)
             context.route("**/*", only_loopback)
-            yield context.new_page()
+            page = context.new_page()
+            try:
+                yield page
+            except Exception as error:
+                error.add_note(f"{page.url} shows:\n{visible_text(page)}")
+                raise
         finally:
             chromium.close()
+
+
+def visible_text(page: Page) -> str:
+    """What a person reads on it."""
+    try:
+        return page.inner_text("body", timeout=10_000)
+    except Error as error:
+        return f"can't be read: {error.message}"
 
 
 def only_loopback(route: Route) -> None:

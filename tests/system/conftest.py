@@ -5,9 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import visible_text
 from postgres_server import postgres  # noqa: F401
 from prefect_site import Site, write_recipe
 from training_material import make_material, train, write_job
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What the page of a fixture shows, beside the error."""
+    report = yield
+    if call.excinfo is not None and (page := getattr(item, "funcargs", {}).get("page")) is not None:
+        report.sections.append(("page", f"{page.url}\n{visible_text(page)}"))
+    return report
 
 
 @pytest.fixture

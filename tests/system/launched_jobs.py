@@ -2,11 +2,11 @@
 
 import psutil
 import training_material
-from training_material import make_material, wait_until
+from training_material import make_material
 
 from longrecipe_core.launching.processes import TOKEN_VARIABLE
 
-__all__ = ["make_material", "processes_of", "ranks_of", "wait_until", "write_job"]
+__all__ = ["make_material", "processes_of", "ranks_of", "write_job"]
 
 
 def write_job(material, directory, *, steps, learning_rate=3e-3, clip=1.0, processes=2, **launch):

@@ -7,15 +7,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from longrecipe_core.launching.machines import free_port
+from polling import PATIENCE, wait_until
+from ports import free_port
 
 # What is thrown away in the end need not be on the disk, and sockets in a directory would be shared with other servers.
 OPTIONS = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "unix_socket_directories="]
@@ -50,7 +49,7 @@ class PostgresServer:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
 
@@ -73,7 +72,7 @@ def serve() -> Iterator[PostgresServer]:
                 shutil.chown(path, "postgres", "postgres")
         initialize = [programs / "initdb", "--pgdata=data", "--username=postgres", "--auth=scram-sha-256"]
         initialize += ["--pwfile=password", "--no-sync", "--no-locale", "--encoding=UTF8"]
-        subprocess.run(initialize, cwd=directory, check=True, capture_output=True, timeout=120, **user)
+        subprocess.run(initialize, cwd=directory, check=True, capture_output=True, timeout=PATIENCE, **user)
         for _ in range(3):  # a port may be taken between its choice and its use
             server = PostgresServer(programs, free_port(), password)
             with _running(server, directory, user) as ready:
@@ -92,11 +91,7 @@ def _running(server: PostgresServer, directory: Path, user: dict[str, Any]) -> I
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log, start_new_session=True, **user)
     try:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if server.client("pg_isready").returncode == 0:
-                break
-            time.sleep(0.1)
+        wait_until(lambda: process.poll() is not None or server.client("pg_isready").returncode == 0, "for PostgreSQL")
         yield process.poll() is None
     finally:
         process.send_signal(signal.SIGINT)  # ends at once, whoever is connected

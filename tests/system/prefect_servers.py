@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import sys
-import time
 import urllib.error
 import urllib.request
+import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-from longrecipe_core.launching.machines import free_port
+from polling import PATIENCE, wait_until
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -47,8 +47,28 @@ class PrefectServer:
     def _request(self, request: urllib.request.Request) -> Any:
         if secret := self.environment.get("PREFECT_API_AUTH_STRING"):
             request.add_header("Authorization", f"Basic {b64encode(secret.encode()).decode()}")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read() or "null")
+        return answer_of(request)
+
+
+def answer_of(request: urllib.request.Request) -> Any:
+    """What a server answers, read as JSON.
+
+    One whose SQLite database is locked says 503 and is asked again, as by Prefect's own client; other refusals raise
+    `urllib.error.HTTPError`.
+    """
+    answers: list[Any] = []
+
+    def answered() -> bool:
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                answers.append(json.loads(response.read() or "null"))
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+        return bool(answers)
+
+    wait_until(answered, f"for {request.full_url}, which answers 503", every=0.5)
+    return answers[0]
 
 
 @contextlib.contextmanager
@@ -118,7 +138,7 @@ def worker(
         environment: Added to the server's `environment`.
         options: Further arguments of `prefect worker start`.
     """
-    name = f"worker-{free_port()}"
+    name = f"worker-{uuid.uuid4().hex}"
     variables = {**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "1", **(environment or {})}
     command = [*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--name", name, *options]
     log = directory / "worker.log"
@@ -167,12 +187,14 @@ def end_tree(process: psutil.Popen, grace: float) -> None:
 
 
 def wait_for(condition: Callable[[], bool], process: psutil.Popen, log: Path) -> None:
-    """Poll for up to 180 s; an error with the log's end when the process is gone first."""
-    deadline = time.monotonic() + 180
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{' '.join(process.args)}: not ready\n{log.read_text(errors='replace')[-4000:]}")
-        time.sleep(0.2)
+    """Poll; an error with the log's end when the process is gone before it holds."""
+
+    def what() -> str:
+        return f"for {' '.join(process.args)}\n{log.read_text(errors='replace')[-4000:]}"
+
+    wait_until(lambda: process.poll() is not None or condition(), what, every=0.2)
+    if process.poll() is not None:
+        raise RuntimeError(f"gone: {what()}")
 
 
 def answers(server: PrefectServer) -> bool:

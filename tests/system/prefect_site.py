@@ -3,20 +3,20 @@
 import contextlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import yaml
 from polling import wait_until
+from ports import free_port
 from prefect_servers import ROOT, prefect_server, worker
-
-from longrecipe_core.launching.machines import free_port
 
 POOL = "longrecipe"
 
 
-# Servers are asked no more than twice a second, and a busy one may take its time.
-eventually = partial(wait_until, seconds=180, every=0.5)
+# Servers are asked no more than twice a second.
+eventually = partial(wait_until, every=0.5)
 
 
 def write_recipe(root: Path) -> Path:
@@ -40,7 +40,7 @@ def write_recipe(root: Path) -> Path:
         "replay": {"sources": [{"path": str(root / "replay.jsonl"), "format": "jsonl", **columns}]},
         "anneal": {**training, "schedule": "linear"},
         "evaluation": {"documents": 2, "buckets": 4, "precision": "fp32"},
-        "launch": {"threads": 1, "checkpoint_every": 20, "preemption_grace": 10},
+        "launch": {"threads": 1, "checkpoint_every": 20, "preemption_grace": 25},
     }
     path = root / "interrupted.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -89,11 +89,12 @@ class Site:
         self.stack.close()
         self.server_stack.close()
 
-    def run(self, store: Path, *overrides: str) -> str:
-        """Trigger a run as the UI does; its id."""
+    def run(self, store: Path, *overrides: str, variables: Mapping[str, str] | None = None) -> str:
+        """Trigger a run as the UI does, `variables` added to its environment; its id."""
         deployment = self.server.get("/deployments/name/extend-context/extend-context")
         parameters = {"recipe": str(self.recipe), "store": str(store), "overrides": list(overrides)}
-        return self.server.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+        body = {"parameters": parameters, "job_variables": {"env": dict(variables or {})}}
+        return self.server.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
 
     def state(self, run: str) -> str:
         return self.server.get(f"/flow_runs/{run}")["state"]["name"]

@@ -5,11 +5,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from fsspec import AbstractFileSystem
+from polling import wait_until
+from ports import free_ports
 
 SECRET = "correct-horse-battery-staple"
 
@@ -45,25 +45,6 @@ class S3Server:
             skip_instance_cache=True,
             use_listings_cache=False,
         )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports free now, each with port + 10000 free too: SeaweedFS opens that one for gRPC."""
-    with contextlib.ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            one = held.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1] % 20000 + 10000
-            with socket.socket() as low, socket.socket() as high:
-                try:
-                    low.bind(("127.0.0.1", port))
-                    high.bind(("127.0.0.1", port + 10000))
-                except OSError:
-                    continue
-            if port not in found:
-                found.append(port)
-        return found
 
 
 @contextlib.contextmanager
@@ -131,16 +112,18 @@ def _start(program: Path, directory: Path) -> Iterator[S3Server | None]:
 
 def _wait(process: "subprocess.Popen[bytes]", url: str) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def answers() -> bool:
         try:
-            with opener.open(url, timeout=5):
-                return True
+            opener.open(url, timeout=30).close()
         except urllib.error.HTTPError:
             return True
         except OSError:
-            time.sleep(0.1)
-    return False
+            return False
+        return True
+
+    wait_until(lambda: process.poll() is not None or answers(), f"for {url}")
+    return process.poll() is None
 
 
 @pytest.fixture(scope="session")

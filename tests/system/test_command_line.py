@@ -12,11 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from polling import wait_until
+from polling import PATIENCE, wait_until
+from ports import free_port
 from prefect_servers import prefect_server
 from s3_server import S3Server, s3_server  # noqa: F401
-
-from longrecipe_core.launching.machines import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGRECIPE = [sys.executable, "-m", "flows.cli"]
@@ -116,9 +115,9 @@ def test_interrupted_run_ends_at_once_and_tells_how_to_go_on(recipe, environment
     assert any("uvicorn" in process.cmdline() for process in tree)
     os.killpg(flow.pid, signal.SIGINT)
     try:
-        assert flow.wait(timeout=120) == 130, said.read_text()
+        assert flow.wait(timeout=PATIENCE) == 130, said.read_text()
     finally:
-        _, left = psutil.wait_procs(tree, timeout=60)
+        _, left = psutil.wait_procs(tree, timeout=PATIENCE)
         for process in [*left, flow]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -6,9 +6,10 @@ import sys
 import urllib.error
 
 import pytest
+import yaml
 from prefect_servers import ROOT
 
-NAMES = {"extend-context", "prepare-data", "train-stage", "merge-sweep", "evaluate-model", "retrain"}
+NAMES = {one["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
 
 
 @pytest.fixture(scope="module")

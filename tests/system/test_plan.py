@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from polling import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "recipes/tiny-cpu.yaml"
 
@@ -12,7 +14,7 @@ TINY = "recipes/tiny-cpu.yaml"
 def plan(environment, *arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", "plan", *arguments],
-        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, check=False, timeout=300, **options,
+        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE, **options,
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ import psutil
 import pytest
 import ray_shards
 import yaml
+from polling import PATIENCE, wait_until
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.testing.utilities import prefect_test_harness
+from prefect_harness import prefect_harness
 from ray_cluster import two_nodes
 from smallest_recipe import RECIPE
 
@@ -45,7 +45,7 @@ def stage_notes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(stage_notes):
     """Two nodes, and a Prefect server that their workers report to."""
-    with prefect_test_harness(server_startup_timeout=180), two_nodes(RAY_TEST_NOTES=str(stage_notes)) as gcs:
+    with prefect_harness(), two_nodes(RAY_TEST_NOTES=str(stage_notes)) as gcs:
         yield gcs
 
 
@@ -133,12 +133,11 @@ def test_shards_are_prefect_tasks_on_both_nodes(address, make_work, tmp_path, mo
         }
     shown = {f"index · shard {number}" for number in range(8)}
     with get_client(sync_client=True) as client:
-        for _ in range(600):  # the server notes them as their events arrive
-            names = {run.name for run in client.read_task_runs(limit=200, sort=TaskRunSort.ID_DESC)}
-            if names >= shown:
-                break
-            time.sleep(0.1)
-    assert names >= shown
+
+        def told():
+            return {run.name for run in client.read_task_runs(limit=200, sort=TaskRunSort.ID_DESC)}
+
+        wait_until(lambda: told() >= shown, lambda: f"for {shown}: {told()}")  # noted as their events arrive
     assert lines == ["index: shards on Ray, 2 at a time"]
 
 
@@ -274,7 +273,6 @@ def test_a_run_without_an_address_starts_a_cluster_and_ends_it(make_work, tmp_pa
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "RAY_"))},
         "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PYTHONPATH": here,
         "LONGRECIPE_JOB_OF_TEST": str(tmp_path),
     }
@@ -282,7 +280,7 @@ def test_a_run_without_an_address_starts_a_cluster_and_ends_it(make_work, tmp_pa
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as directory:
         done = subprocess.run(
             [sys.executable, "-c", OWN, here, str(tmp_path / "store"), recipe, str(tmp_path / "notes")],
-            env=environment | {"RAY_TMPDIR": directory}, capture_output=True, text=True, timeout=300, check=False,
+            env=environment | {"RAY_TMPDIR": directory}, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[1000, 1001, 1004, 1009] ['index: shards on Ray, 2 at a time']"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from one_at_a_time import one_at_a_time
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -88,7 +89,8 @@ def test_positions(environment, tmp_path):
 
 def test_a_real_pretrained_model(environment):
     """The SmolLM2 recipe with few and short steps: the window is taken as 512, the target as 8,192."""
-    shell(COMMANDS[5], environment)
+    with one_at_a_time(ROOT / "models" / "smollm2-135m"):
+        shell(COMMANDS[5], environment)
     short = [
         *SHORT,
         *("--set", "context.window=512", "--set", "context.train_length=256", "--set", "context.target_length=8192"),

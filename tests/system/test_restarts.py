@@ -6,7 +6,8 @@ import threading
 
 import pytest
 import yaml
-from launched_jobs import make_material, processes_of, ranks_of, wait_until
+from launched_jobs import make_material, processes_of, ranks_of
+from polling import wait_until
 from safetensors.numpy import load_file
 from training_material import TRAIN
 
@@ -77,7 +78,7 @@ def kill_ranks(directory, after, done):
     """kill -9 one rank at each of these numbers of steps taken; tells which."""
     metrics = directory / "logs" / "metrics.jsonl"
     for number, steps in enumerate(after):
-        wait_until(lambda steps=steps: len(read_metrics(metrics)) >= steps, f"for step {steps}")
+        wait_until(lambda steps=steps: len(read_metrics(metrics)) >= steps, f"for step {steps}", every=0.02)
         found = ranks_of(directory)
         os.kill(found[number % 2].pid, signal.SIGKILL)
         done.append(number % 2)

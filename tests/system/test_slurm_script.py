@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 import pytest
 import stand_in_slurm
+from polling import PATIENCE, wait_until
 from prefect_servers import ROOT, prefect_server
 from prefect_site import write_recipe
-from training_material import wait_until
 
 from longrecipe_core.launching.machines import Leader, Machine
 
 SCRIPT = ROOT / "deployments" / "slurm" / "machines.sbatch"
 STEPS = 400
-LAUNCH = {"machines": 2, "processes": 2, "workers": 1, "preemption_grace": 60, "checkpoint_every": 100_000}
+LAUNCH = {"machines": 2, "processes": 2, "workers": 1, "preemption_grace": PATIENCE, "checkpoint_every": 100_000}
 # Two stages that train, one after the other, and no more than that.
 COMMAND = """
 from flows.prepare_data import prepare_data
@@ -81,15 +81,15 @@ def preempted_and_submitted_again(submit, store):
     for process in processes:
         if "srun" not in " ".join(process.cmdline()[1:2]):  # a scheduler signals the tasks' processes
             process.send_signal(signal.SIGTERM)
-    assert batch.wait(180) != 0
-    psutil.wait_procs(processes, timeout=180)
+    assert batch.wait(PATIENCE) != 0
+    psutil.wait_procs(processes, timeout=PATIENCE)
     assert not [process for process in processes if process.is_running()]
     (saved,) = {path.name for path in store.glob("staging/*/checkpoints/step-*")}
     reached = int(saved.removeprefix("step-"))
     assert 10 <= reached < STEPS  # nothing but the signal saves: checkpoint_every is above all steps
 
     batch, log = submit("again")
-    assert batch.wait(300) == 0, log.read_text()
+    assert batch.wait(PATIENCE) == 0, log.read_text()
     assert f"base: resumes after step {reached}" in log.read_text()
     assert log.read_text().count(" ranks on cpu") == 2  # of base and extend, both followed
     base, extend = sorted(store.glob("checkpoint/*/*/about/metrics.jsonl"), key=lambda path: path.stat().st_mtime)

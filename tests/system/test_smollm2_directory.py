@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_at_a_time import one_at_a_time
 from transformers import AutoTokenizer
 
 from longrecipe_core.errors import ModelError
@@ -27,14 +28,15 @@ PROSE = (
 @pytest.fixture(scope="module")
 def directory() -> Path:
     path = ROOT / "models" / "smollm2-135m"
-    done = subprocess.run(
-        [sys.executable, "-m", "longrecipe_core.modeling.smollm2", str(path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    with one_at_a_time(path):
+        done = subprocess.run(
+            [sys.executable, "-m", "longrecipe_core.modeling.smollm2", str(path)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(path)
     return path
@@ -84,6 +86,7 @@ import sys
 import zipfile
 sys.modules["longrecipe_core"] = None
 import torch
+from one_at_a_time import one_at_a_time
 from transformers import AutoModelForCausalLM, AutoTokenizer
 torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained({str(directory)!r}, dtype=torch.float32)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from polling import PATIENCE, wait_until
 from s3_server import SECRET, S3Server, s3, s3_server  # noqa: F401
 
 from longrecipe_core.artifacts import (
@@ -253,23 +254,21 @@ def test_lease_waits_takes_over_and_is_lost(store: ArtifactStore) -> None:
     second = Lease(store, KEY, "second", heartbeat=0.05, stale_after=10_000, on_wait=lambda _: waiting.set())
     thread = threading.Thread(target=second.acquire, daemon=True)
     thread.start()
-    assert waiting.wait(120)
+    assert waiting.wait(PATIENCE)
     first.check()
     first.release()
-    thread.join(120)
+    thread.join(PATIENCE)
     second.check()
+
     # Another machine takes it over from the living.
-    deadline = time.monotonic() + 120
-    while True:
+    def taken() -> bool:
         present = fs.cat_file(path)
         other = json.dumps(json.loads(present) | {"token": "t", "owner": "elsewhere", "host": "x"}).encode()
-        if exclusive.swap(fs, path, present, other):
-            break
-        assert time.monotonic() < deadline
-    with pytest.raises(LeaseLostError, match="elsewhere"):  # noqa: PT012
-        while time.monotonic() < deadline:
-            second.check()
-            time.sleep(0.02)
+        return exclusive.swap(fs, path, present, other)
+
+    wait_until(taken)
+    with pytest.raises(LeaseLostError, match="elsewhere"):
+        wait_until(second.check)
     second.release()
     # And nobody renews that one.
     with Lease(store, KEY, "third", heartbeat=0.05, stale_after=0.5) as third:

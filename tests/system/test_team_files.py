@@ -13,6 +13,7 @@ from uuid import uuid4
 import kubernetes_validate
 import pytest
 import yaml
+from polling import PATIENCE
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import Settings
@@ -40,7 +41,7 @@ def tool(*arguments: str | Path) -> str:
     """Run a linter that came with the development environment; its output where it has found nothing."""
     done = subprocess.run(
         [Path(sys.executable).with_name(str(arguments[0])), *arguments[1:]],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -5,19 +5,17 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import s3fs
 import yaml
 from browser import browser_page
+from polling import PATIENCE, wait_until
+from ports import free_port, free_ports
 from postgres_server import PostgresServer, postgres  # noqa: F401
 from prefect_servers import ROOT, PrefectServer, answers, started, wait_for
 from prefect_site import write_recipe
-from s3_server import free_ports
-
-from longrecipe_core.launching.machines import free_port
 
 AUTH = "team:a-password-of-this-test"
 SECRETS = {
@@ -81,7 +79,13 @@ class Stack:
     def run(self, service: str, command: list[str]) -> str:
         """A command that ends, in a service's environment."""
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment(service), capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=ROOT,
+            env=self.environment(service),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -120,10 +124,12 @@ def test_a_run_of_the_worker_is_in_the_store(stack, server, postgres, tmp_path):
     (deployment,) = server.post("/deployments/filter", {"deployments": {"name": {"any_": ["prepare-data"]}}})
     parameters = {"parameters": {"recipe": str(write_recipe(tmp_path))}}
     run = server.post(f"/deployments/{deployment['id']}/create_flow_run", parameters)
-    deadline = time.monotonic() + 240
-    while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED") and time.monotonic() < deadline:
-        time.sleep(1)
-        run = server.get(f"/flow_runs/{run['id']}")
+
+    def ended():
+        state = server.get(f"/flow_runs/{run['id']}")
+        return state if state["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+    run = wait_until(ended, "for the run to end", every=1)
     assert run["state_type"] == "COMPLETED", run["state"]
     assert postgres.psql("prefect", f"SELECT state_type FROM flow_run WHERE id = '{run['id']}'") == "COMPLETED"
     worker = stack.environment("worker")
@@ -147,6 +153,8 @@ def test_pages_ask_for_the_password(server):
         page.goto(server.ui)
         page.get_by_role("textbox").first.fill(AUTH)
         page.keyboard.press("Enter")
+        # The page keeps the password when the server has answered, and only then leaves.
+        page.wait_for_url(lambda url: "/login" not in url)
         page.goto(f"{server.ui}/work-pools")
         page.get_by_text("longrecipe", exact=True).first.wait_for()
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from launched_jobs import make_material, processes_of, ranks_of, wait_until, write_job
+from launched_jobs import make_material, processes_of, ranks_of, write_job
+from polling import wait_until
+from ports import free_port
 
 from longrecipe_core.errors import LaunchError
 from longrecipe_core.launching import launch_training
-from longrecipe_core.launching.machines import free_port
 from longrecipe_core.training.metrics_file import read_metrics
 
 STEPS = 20

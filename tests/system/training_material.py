@@ -2,14 +2,13 @@
 
 import os
 import random
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import numpy as np
-import pytest
+from polling import PATIENCE, wait_until
+from ports import free_port
 from safetensors.numpy import load_file
 
 from longrecipe_core.corpus import TokenShards, TokenWriter, load_tokenizer, train_tokenizer
@@ -110,9 +109,7 @@ def ranks(directory, processes, code=None):
 
     `code` is run in place of `python -m longrecipe_core.training`.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, *(("-c", code) if code else ("-m", "longrecipe_core.training"))]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "no"}
     started = []
@@ -144,7 +141,7 @@ def printed(directory, rank=0):
 def ended(directory, processes, code=None):
     """Run the job to its end, good or bad: the ranks' exit codes."""
     with ranks(directory, processes, code) as started:
-        return [process.wait(timeout=300) for process in started]
+        return [process.wait(timeout=PATIENCE) for process in started]
 
 
 def train(directory, processes, code=None):
@@ -158,21 +155,16 @@ def kill_after(directory, processes, step, code=None):
     """Run the job until its metrics tell of `step`, then kill -9 one rank, and soon after the rest, as launchers do."""
     log = directory / "logs" / "metrics.jsonl"
     with ranks(directory, processes, code) as started:
-        wait_until(lambda: len(read_metrics(log)) >= step or any(p.poll() is not None for p in started), "for a step")
+        wait_until(
+            lambda: len(read_metrics(log)) >= step or any(p.poll() is not None for p in started),
+            "for a step",
+            every=0.002,  # the whole job takes a second
+        )
         victim = random.Random(step).choice(started)
         assert victim.poll() is None, printed(directory)
         victim.kill()
         victim.wait()
     assert not (directory / "model").exists(), "the job ended before it could be killed"
-
-
-def wait_until(condition, what, seconds=180):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.002)
-    pytest.fail(f"waited {seconds} s {what}")
 
 
 def curve(directory):

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from polling import wait_until
 from smallest_recipe import RECIPE
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
@@ -238,10 +238,7 @@ def test_a_store_that_fails_once_is_tried_again(training, monkeypatch):
     monkeypatch.setattr(state, "save", fail_once)
     lines = []
     with states_kept(state, directory, 2, lines.append):
-        for _ in range(600):
-            if state.steps():
-                break
-            time.sleep(0.1)
+        wait_until(state.steps)
     assert state.steps() == [2]
     assert "tried again: EndpointConnectionError" in lines[0]
 

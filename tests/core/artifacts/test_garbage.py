@@ -46,7 +46,7 @@ def undisturbed() -> bool:
     return True
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data(), remote=st.booleans())
 def test_what_a_root_leads_to_stays_whole_and_all_else_goes(tmp_path, data, remote):
     """Any acyclic graph and any roots; the oracle walks up the same graph."""

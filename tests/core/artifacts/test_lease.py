@@ -4,18 +4,17 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from polling import PATIENCE, wait_until
 
 from longrecipe_core.artifacts import ArtifactStore, Lease, LeaseRecord, exclusive, fingerprint
 from longrecipe_core.errors import LeaseLostError, StoreError
 
 KEY = fingerprint("lease")
 FOREVER = 10_000.0  # never stale within a test
-PATIENCE = 120  # seconds; only ever reached when something is broken
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -41,16 +40,9 @@ def foreign(store: ArtifactStore, **change: object) -> None:
     exclusive.replace(fs, path_of(store), json.dumps(record).encode())
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def test_it_is_renewed_and_released(store: ArtifactStore) -> None:
     with Lease(store, KEY, "me", heartbeat=0.02, stale_after=FOREVER) as lease:
-        until(lambda: record_of(store)["counter"] >= 3)
+        wait_until(lambda: record_of(store)["counter"] >= 3)
         lease.check()
         assert record_of(store)["owner"] == "me"
     assert record_of(store)["released"]
@@ -73,9 +65,9 @@ def test_the_second_waits_tells_so_once_and_follows(store: ArtifactStore) -> Non
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    until(lambda: bool(told))
+    wait_until(lambda: bool(told))
     counter = record_of(store)["counter"]
-    until(lambda: record_of(store)["counter"] > counter + 5)
+    wait_until(lambda: record_of(store)["counter"] > counter + 5)
     order.append("first out")
     first.release()
     thread.join(PATIENCE)
@@ -145,7 +137,7 @@ def test_a_lost_lease_raises_and_is_left_to_the_other(store: ArtifactStore) -> N
     # As another run would: under the backend's own guard, so no heartbeat is half-way.
     taken = json.dumps(record_of(store) | {"owner": "elsewhere", "token": "t", "host": "x"}).encode()
     fs = store.location.fs
-    until(lambda: exclusive.swap(fs, path_of(store), exclusive.read_if_present(fs, path_of(store)) or b"", taken))
+    wait_until(lambda: exclusive.swap(fs, path_of(store), exclusive.read_if_present(fs, path_of(store)) or b"", taken))
 
     def lost() -> bool:
         try:
@@ -154,7 +146,7 @@ def test_a_lost_lease_raises_and_is_left_to_the_other(store: ArtifactStore) -> N
             return "taken over by elsewhere" in str(error)
         return False
 
-    until(lost)
+    wait_until(lost)
     lease.release()
     assert record_of(store)["owner"] == "elsewhere"
 
@@ -163,7 +155,7 @@ def test_a_lease_that_somebody_tidied_up_is_written_again(store: ArtifactStore) 
     with Lease(store, KEY, "me", heartbeat=0.02, stale_after=FOREVER) as lease:
         with exclusive._MEMORY_LOCK:
             store.location.fs.rm_file(path_of(store))
-        until(lambda: store.location.fs.exists(path_of(store)))
+        wait_until(lambda: store.location.fs.exists(path_of(store)))
         lease.check()
 
 
@@ -179,10 +171,10 @@ def test_a_store_out_of_reach_is_no_loss(store: ArtifactStore, monkeypatch: pyte
     with Lease(store, KEY, "me", heartbeat=0.02, stale_after=FOREVER) as lease:
         with monkeypatch.context() as patch:
             patch.setattr(module, "swap", broken)
-            until(lambda: len(calls) >= 3)
+            wait_until(lambda: len(calls) >= 3)
             lease.check()
         counter = record_of(store)["counter"]
-        until(lambda: record_of(store)["counter"] > counter)
+        wait_until(lambda: record_of(store)["counter"] > counter)
 
 
 def test_impossible_periods_are_refused(store: ArtifactStore) -> None:

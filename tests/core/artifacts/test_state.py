@@ -60,7 +60,7 @@ def test_save_load_prune_clear(state: TrainingState, store: ArtifactStore, tmp_p
     assert state.steps() == []
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.integers(0, 30), min_size=1, max_size=6), keep=st.integers(1, 3))
 def test_the_newest_steps_stay(steps: list[int], keep: int, tmp_path: Path) -> None:
     state = TrainingState(make_store("memory", tmp_path), KEY)

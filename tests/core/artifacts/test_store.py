@@ -174,7 +174,7 @@ def test_a_collision_of_prefixes_is_an_error(store: ArtifactStore, tmp_path: Pat
         commit(store, tmp_path / "s", other)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(where=st.integers(0, 256 * 40 - 1), bit=st.integers(0, 7))
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_any_flipped_bit_is_noticed(kind: str, where: int, bit: int, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from socket import socket
 
 import parallel_ranks
 import pytest
 import torch
 import torch.multiprocessing
+from ports import free_port
 
 from longrecipe_core.attention.dist_flash import schedule
 from longrecipe_core.attention.sequence import SequenceLayout
@@ -21,10 +21,7 @@ def ranks(tmp_path_factory):
     def run(name, world):
         if world not in known:
             path = tmp_path_factory.mktemp("ranks") / "answer.json"
-            with socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            torch.multiprocessing.spawn(parallel_ranks.rank_main, (world, port, str(path)), nprocs=world)
+            torch.multiprocessing.spawn(parallel_ranks.rank_main, (world, free_port(), str(path)), nprocs=world)
             known[world] = json.loads(path.read_text())
         return known[world][name]
 

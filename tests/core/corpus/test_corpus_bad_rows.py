@@ -48,7 +48,7 @@ good_lines = st.text(max_size=20).filter(lambda text: text.isprintable()).map(la
 bad_lines = st.sampled_from([(reason, line) for reason, lines in BAD_LINES.items() for line in lines])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(good_lines | bad_lines), st.booleans(), st.sampled_from(["", ".gz", ".zst"]))
 def test_any_mix_of_lines_keeps_exactly_the_good_ones(
     tmp_path: Path, lines: list[tuple[str | None, Any]], last_ends: bool, suffix: str
@@ -235,7 +235,7 @@ CUT = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 @pytest.mark.parametrize("name", CUT)
 def test_of_a_file_that_is_cut_the_rows_in_front_are_kept_and_the_loss_is_told(

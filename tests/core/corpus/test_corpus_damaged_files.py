@@ -32,7 +32,7 @@ MANY = {
 LINES = NOISE[:9000]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
 def test_every_whole_line_in_front_of_a_cut_comes_out(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
@@ -46,7 +46,7 @@ def test_every_whole_line_in_front_of_a_cut_comes_out(tmp_path: Path, suffix: st
     assert counts["files_skipped"] == {"damaged": 1}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_of_a_cut_zstd_file_at_most_8_kilobytes_are_lost(tmp_path: Path, data: st.DataObject) -> None:
     cut = MANY["zst"][: data.draw(st.integers(1, len(MANY["zst"]) - 1))]
@@ -84,7 +84,7 @@ def test_a_zip_archive_that_is_encrypted_or_packed_in_an_unknown_way(tmp_path: P
             assert message in refuse(tmp_path / "a.zip", format)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_happens_to_a_zip_archive_nothing_but_corpus_errors(tmp_path: Path, data: st.DataObject) -> None:
     sink = io.BytesIO()

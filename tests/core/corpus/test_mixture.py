@@ -128,7 +128,7 @@ def test_no_document_is_long_enough():
 documents = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents, st.booleans(), st.none() | st.integers(1, 60), st.floats(0, 1), st.integers(1, 150), st.data())
 def test_counts_and_rounds(documents, weighted, longer_than, share, samples, data):
     lengths, of = [n for n, _ in documents], [source for _, source in documents]
@@ -157,7 +157,7 @@ def test_counts_and_rounds(documents, weighted, longer_than, share, samples, dat
     assert rows == drawn(lengths, of, weights, longer_than, share, samples).tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 1000), st.lists(st.fractions(0, 50), min_size=1, max_size=8))
 def test_apportion(total, shares):
     assume(sum(shares) > 0)

@@ -7,24 +7,17 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import shard_work
+from polling import PATIENCE, wait_until
 
 from longrecipe_core import errors
 from longrecipe_core.errors import CorpusError, FanOutError, LongRecipeError
 from longrecipe_core.fan_out import Here, Processes, default_workers, in_order, local_engine, portable
 from longrecipe_core.fan_out.processes import cores
-
-
-def until(condition, what, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def workers_of(pid=None):
@@ -38,7 +31,7 @@ def workers_of(pid=None):
 @pytest.fixture(autouse=True)
 def _nothing_remains():
     yield
-    until(lambda: not workers_of(), "a worker outlived its iterator")
+    wait_until(lambda: not workers_of(), "for workers to go with their iterator")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -189,7 +182,7 @@ def test_closing_early_kills_what_is_under_way(tmp_path):
 def test_an_interrupt_kills_shards_under_way(tmp_path):
     def jobs():
         yield from range(2)
-        until(lambda: len(shard_work.notes(tmp_path, "begun")) == 2, "the shards did not begin")
+        wait_until(lambda: len(shard_work.notes(tmp_path, "begun")) == 2, "for the shards to begin")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -233,12 +226,13 @@ def test_no_worker_outlives_its_parent(tmp_path, end):
         stderr=subprocess.PIPE,
     )
     try:
-        until(lambda: len(shard_work.notes(tmp_path, "begun")) == 2, "the shards did not begin")
+        wait_until(lambda: len(shard_work.notes(tmp_path, "begun")) == 2 or parent.poll() is not None, "for the shards")
+        assert parent.poll() is None, parent.stderr.read().decode()
         workers = workers_of(parent.pid)
         assert len(workers) == 2
         parent.send_signal(end)
-        parent.communicate(timeout=120)
-        until(lambda: not any(alive(worker) for worker in workers), "a worker outlived its parent")
+        parent.communicate(timeout=PATIENCE)
+        wait_until(lambda: not any(alive(worker) for worker in workers), "for workers to go with their parent")
     finally:
         parent.kill()
         parent.wait()

@@ -1,5 +1,6 @@
 """accelerate's launcher with ranks that are a few lines of Python: how each ends, and what is told of it."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,27 +10,36 @@ import time
 import psutil
 import pytest
 import yaml
+from polling import PATIENCE, wait_until
+from ports import free_port
 
 from longrecipe_core.errors import JobKilledError, JobPreemptedError, LaunchError
 from longrecipe_core.launching.configuration import accelerate_config
-from longrecipe_core.launching.machines import free_port
 from longrecipe_core.launching.outcome import RANK_PREFIX, training_failure
 from longrecipe_core.launching.supervised import run_supervised
 
 # It answers SIGTERM as training does: notes it, saves, ends with 75.
-RANK = """
-import os, signal, sys, time
+RANK = f"""
+import os, pathlib, signal, sys, time
 told = []
 signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
-rank = int(os.environ.get("RANK", 0))
 print("ready", os.getpid(), flush=True)
-for _ in range(1200):
+for _ in range({10 * PATIENCE}):
     time.sleep(0.1)
     if told:
         time.sleep(0.5)
-        print(f"PreemptedError: saved, told {len(told)} times", flush=True)
+        print(f"PreemptedError: saved, told {{len(told)}} times", flush=True)
+        # together
         sys.exit(75)
 """
+
+# And ends when the other ranks have saved, too, as those of a training do: torchrun ends whoever lives after the first.
+TOGETHER = RANK.replace(
+    "# together",
+    "ranks = int(os.environ.get('WORLD_SIZE', 1))\n"
+    "        pathlib.Path(f'{__file__}.saved-{os.environ.get(\"RANK\", 0)}').touch()\n"
+    "        while not all(os.path.exists(f'{__file__}.saved-{rank}') for rank in range(ranks)): time.sleep(0.01)",
+)
 
 
 @pytest.fixture(params=[1, 2])
@@ -37,7 +47,7 @@ def processes(request):
     return request.param
 
 
-def launch(tmp_path, processes, code, when_ready=lambda pids, agent: None, grace=60.0):
+def launch(tmp_path, processes, code, when_ready=lambda pids, agent: None, grace=PATIENCE):
     """Run `code` on the ranks; `when_ready` gets their pids by rank and the launcher when all have printed `ready`."""
     script, outcome = tmp_path / "rank.py", tmp_path / "outcome.json"
     script.write_text(code)
@@ -107,19 +117,22 @@ def test_sigterm_reaches_the_ranks_once_and_they_save(tmp_path, processes, whom)
                 for _ in range(3):
                     time.sleep(0.1)
                     for process in (agent, supervisor):
-                        process.terminate()
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            process.terminate()
 
             supervisor = agent.parent()
             threading.Thread(target=again).start()
 
     with pytest.raises(JobPreemptedError, match="rank 0: PreemptedError: saved, told 1 times"):
-        launch(tmp_path, processes, RANK, tell)
+        launch(tmp_path, processes, TOGETHER, tell)
     assert len([line for line in launch.lines if "told 1 times" in line]) == processes
 
 
 def test_sigterm_to_the_ranks_themselves(tmp_path, processes):
     with pytest.raises(JobPreemptedError, match="saved"):
-        launch(tmp_path, processes, RANK, lambda pids, agent: [os.kill(pid, signal.SIGTERM) for pid in pids.values()])
+        launch(
+            tmp_path, processes, TOGETHER, lambda pids, agent: [os.kill(pid, signal.SIGTERM) for pid in pids.values()]
+        )
 
 
 def test_ranks_that_do_not_save_in_time_are_killed_and_it_is_preemption_still(tmp_path, processes):
@@ -128,25 +141,33 @@ def test_ranks_that_do_not_save_in_time_are_killed_and_it_is_preemption_still(tm
         launch(tmp_path, processes, deaf, lambda pids, agent: agent.parent().terminate(), grace=1.0)
 
 
-def test_sigterm_before_the_ranks_are_there(tmp_path):
-    """The launcher needs seconds to import torch; SIGTERM then has nobody to save and ends it."""
+# Imported by every Python that has its directory on PYTHONPATH: the launcher waits where it would import torch.
+STOPS_AT_TORCH = """
+import importlib.abc, pathlib, sys, time
 
-    def supervisor():
-        return next(c for c in psutil.Process().children() if "longrecipe_core.launching.supervisor" in c.cmdline())
+class Stop(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch" and "longrecipe_core.launching.agent" in sys.orig_argv:
+            pathlib.Path(__file__).with_name("reached").touch()
+            time.sleep({seconds})
+
+sys.meta_path.insert(0, Stop())
+"""
+
+
+def test_sigterm_before_the_ranks_are_there(tmp_path, monkeypatch):
+    """The launcher needs seconds to import torch; SIGTERM then has nobody to save and ends it."""
+    place = tmp_path / "stops"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(STOPS_AT_TORCH.format(seconds=PATIENCE))
+    monkeypatch.setenv("PYTHONPATH", str(place))
 
     def tell():
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                agent = next(c for c in supervisor().children() if "longrecipe_core.launching.agent" in c.cmdline())
-                with open(f"/proc/{agent.pid}/status") as status:
-                    caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt"))
-                if caught & (1 << (signal.SIGTERM - 1)):
-                    agent.terminate()
-                    return
-            except (StopIteration, psutil.Error):
-                pass
-            time.sleep(0.01)
+        wait_until((place / "reached").exists)
+        supervisor = next(
+            c for c in psutil.Process().children() if "longrecipe_core.launching.supervisor" in c.cmdline()
+        )
+        next(c for c in supervisor.children() if "longrecipe_core.launching.agent" in c.cmdline()).terminate()
 
     thread = threading.Thread(target=tell)
     thread.start()
@@ -177,5 +198,5 @@ def test_the_job_goes_where_flow_and_supervisor_are_killed_together(tmp_path):
     parent.kill()
     supervisor.kill()
     parent.wait()
-    _, alive = psutil.wait_procs([agent, *(psutil.Process(pid) for pid in pids)], timeout=120)
+    _, alive = psutil.wait_procs([agent, *(psutil.Process(pid) for pid in pids)], timeout=PATIENCE)
     assert not alive

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from polling import wait_until
+from polling import PATIENCE, wait_until
 
 from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.launching.follow import Follower
@@ -77,7 +77,9 @@ def test_the_others_are_told_how_an_attempt_ended(tmp_path):
         assert told(tmp_path)["state"] == state
 
 
-def test_another_machine_s_failure_explains_a_lost_connection(tmp_path):
+def test_another_machine_s_failure_explains_a_lost_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("longrecipe_core.launching.machines.VERDICT_SECONDS", PATIENCE)
+
     def end(attempt, leader):
         later = threading.Timer(2, fail, (tmp_path, 1, attempt, "rank 1 was killed by SIGKILL"))
         later.start()  # it may be noticed there later than here
@@ -102,7 +104,7 @@ def test_ranks_that_go_on_waiting_for_another_machine_are_ended(tmp_path, monkey
 
     def end(attempt, leader):
         fail(tmp_path, 1, attempt, "rank 1 was killed by SIGKILL")
-        assert leader.stop.wait(60)
+        assert leader.stop.wait(PATIENCE)
         raise LaunchError("was told to stop")
 
     with pytest.raises(JobKilledError, match="machine 1: rank 1"):
@@ -121,7 +123,7 @@ def test_the_flow_s_own_stop_reaches_the_job(tmp_path):
     stop = threading.Event()
     with Leader(tmp_path, MAIN, 60, stop) as leader:
         stop.set()
-        assert leader.stop.wait(60)
+        assert leader.stop.wait(PATIENCE)
 
 
 def test_a_shared_directory_that_fails_for_moments_ends_nothing(tmp_path):
@@ -135,7 +137,7 @@ def test_a_shared_directory_that_fails_for_moments_ends_nothing(tmp_path):
         wait_until(lambda: told(shared)["beat"] > seen)
         shared.rename(away)
         stop.set()  # it must reach the job also while the directory fails
-        assert leader.stop.wait(60)
+        assert leader.stop.wait(PATIENCE)
         away.rename(shared)
     assert told(shared)["state"] == "done"
 
@@ -154,7 +156,7 @@ def test_what_a_killed_flow_left_behind_is_not_joined(tmp_path):
 
 def test_an_attempt_is_joined_when_its_beat_is_seen(tmp_path):
     joined = []
-    waiting = follower(tmp_path, 60)
+    waiting = follower(tmp_path, PATIENCE)
     thread = threading.Thread(target=lambda: joined.append(waiting._next_attempt()))
     thread.start()
     with Leader(tmp_path / "job.launch", MAIN, 60, None):
@@ -196,7 +198,7 @@ def test_ranks_here_are_ended_with_their_attempt(tmp_path):
     over, stop, threads = threading.Event(), threading.Event(), []
 
     def end(attempt, leader):
-        here = follower(tmp_path, 60)
+        here = follower(tmp_path, PATIENCE)
         here._joined = attempt
         threads.append(threading.Thread(target=here._stop_with_attempt, args=(over, stop)))
         threads[0].start()
@@ -206,6 +208,6 @@ def test_ranks_here_are_ended_with_their_attempt(tmp_path):
 
     with pytest.raises(JobKilledError):
         lead(tmp_path / "job.launch", end)
-    assert stop.wait(60)
+    assert stop.wait(PATIENCE)
     over.set()
     threads[0].join()

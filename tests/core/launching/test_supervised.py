@@ -8,7 +8,7 @@ import threading
 
 import psutil
 import pytest
-from polling import wait_until
+from polling import PATIENCE, wait_until
 
 from longrecipe_core.errors import JobKilledError, LaunchError
 from longrecipe_core.launching.processes import SUPERVISOR, job_processes, wait_for_jobs
@@ -100,19 +100,20 @@ def test_orphans_of_a_job_that_ended_well_are_ended():
     assert job_processes(tokens[0]) == []
 
 
-# It saves for longer than the 5 seconds that a job has when only its flow is gone, and prints more than a pipe holds.
-SAVES = """
+# It saves for longer than the 5 seconds that a job has when only its flow is gone, and until the test has seen that it
+# does; and prints more than a pipe holds.
+SAVES = f"""
 import pathlib, signal, sys, time
 told, here = [], pathlib.Path(sys.argv[1])
 signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
 print("started", flush=True)
-for _ in range(1200):
+for _ in range({10 * PATIENCE}):
     time.sleep(0.1)
     if told:
         break
 here.joinpath("told").touch()
 deadline = time.monotonic() + 7
-while time.monotonic() < deadline:
+while time.monotonic() < deadline or not here.joinpath("seen").exists():
     print("x" * 20000, flush=True)
     time.sleep(0.1)
 here.joinpath("saved").touch()
@@ -125,7 +126,7 @@ def test_a_job_that_was_told_saves_also_when_its_flow_goes(tmp_path, first):
     """As when a scheduler signals all processes at once."""
     code = (
         "import sys; from longrecipe_core.launching.supervised import run_supervised;"
-        f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path)!r}], print, grace=60)"
+        f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path)!r}], print, grace={PATIENCE})"
     )
     flow = psutil.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
     assert flow.stdout.readline() == "started\n"
@@ -141,7 +142,12 @@ def test_a_job_that_was_told_saves_also_when_its_flow_goes(tmp_path, first):
     flow.stdout.close()
     flow.wait()
     lines = []
-    wait_for_jobs(tmp_path, lines.append)  # as the next run of the same stage does
+
+    def log(line):
+        lines.append(line)
+        (tmp_path / "seen").touch()
+
+    wait_for_jobs(tmp_path, log)  # as the next run of the same stage does
     assert (tmp_path / "saved").exists()
     assert lines == [f"waits for process {supervisor.pid}, which still saves its state in {tmp_path}"]
     wait_until(lambda: not supervisor.is_running() and not job.is_running())
@@ -163,7 +169,7 @@ def test_a_job_that_ended_well_although_told_is_done():
             (supervisor,) = [child for child in psutil.Process().children() if SUPERVISOR in child.cmdline()]
             supervisor.terminate()
 
-    run_supervised("job", [sys.executable, "-c", code], tell, grace=60)
+    run_supervised("job", [sys.executable, "-c", code], tell, grace=PATIENCE)
     assert lines == ["started", "the job was told to end by SIGTERM", "done"]
 
 
@@ -171,9 +177,11 @@ def test_preempt_waits_until_this_slurm_job_has_saved_and_leaves_others_alone(tm
     flows = {}
     for name in ("mine", "another"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "seen").touch()
         code = (
             "import sys; from longrecipe_core.launching.supervised import run_supervised;"
-            f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path / name)!r}], print, grace=60)"
+            f"run_supervised('job', [sys.executable, '-c', {SAVES!r}, {str(tmp_path / name)!r}], print,"
+            f"grace={PATIENCE})"
         )
         environment = os.environ | {"SLURM_JOB_ID": f"{name}-{os.getpid()}"}
         flows[name] = psutil.Popen(
@@ -188,7 +196,7 @@ def test_preempt_waits_until_this_slurm_job_has_saved_and_leaves_others_alone(tm
     lines.start()
     subprocess.run(
         [sys.executable, "-m", "longrecipe_core.launching.preempt"],
-        env=os.environ | {"SLURM_JOB_ID": f"mine-{os.getpid()}"}, check=True, timeout=120,
+        env=os.environ | {"SLURM_JOB_ID": f"mine-{os.getpid()}"}, check=True, timeout=PATIENCE,
     )  # fmt: skip
     assert (tmp_path / "mine" / "saved").exists()
     assert not (tmp_path / "another" / "told").exists()

@@ -40,7 +40,7 @@ def longrecipe_form(tokens, target):
     return 3 * target / 8 - tokens / 24
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(2, 60), st.data())
 def test_counts_are_those_of_a_double_loop(target, data):
     tokens = data.draw(st.integers(1, target))

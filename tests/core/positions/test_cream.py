@@ -18,7 +18,7 @@ def rng(seed=0):
     return np.random.Generator(np.random.Philox(seed))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.integers(3, 200),
     st.integers(0, 3000),
@@ -42,7 +42,7 @@ def test_head_middle_and_tail(tokens, room, sigma, relativity, seed):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(3, 100), st.integers(0, 500), st.data())
 def test_a_head_of_ones_own(tokens, room, data):
     head = data.draw(st.integers(1, (tokens - 1) // 2))

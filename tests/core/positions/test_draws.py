@@ -19,7 +19,7 @@ WORD, END, ANCHOR, BOS = range(4)
 CLASSES = TokenClasses(np.arange(4) == END, np.arange(4) == ANCHOR, BOS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=40),
     st.integers(1, 4),
@@ -46,7 +46,7 @@ def test_the_size_of_a_group_is_uniform():
     assert chisquare([seen[n] for n in (2, 3, 4)]).pvalue > 1e-3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=40))
 def test_runs_hold_the_rows_and_are_maximal(steps):
     rows = np.cumsum([a for a, _ in steps])
@@ -158,7 +158,7 @@ def test_ids_outside_the_vocabulary(tmp_path, wrong):
         draw_sample(plan(), shards, 1, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(32, 200), st.sampled_from(["digits", "random", "none"]), st.integers(0, 1000))
 def test_counts_are_those_of_the_rows(tmp_path_factory, tokens, selection, sample):
     ids = prose(tokens, seed=tokens)

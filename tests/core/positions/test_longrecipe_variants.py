@@ -20,7 +20,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(requests, st.data())
 def test_a_fixed_right_point_ends_the_identity_and_leaves_the_rest(request_, data):
     lengths, room, seed = request_
@@ -52,7 +52,7 @@ def test_skips_under_a_fixed_right_point_are_uniform(right_point):
     assert chisquare([seen[key] for key in sorted(seen)]).pvalue > 1e-3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(requests)
 def test_gather_draws_the_positions_of_longrecipe(request_):
     lengths, room, seed = request_

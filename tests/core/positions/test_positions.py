@@ -30,7 +30,7 @@ def possible(strategy, tokens):
     return {"right_point": (tokens + 2) // 3} if strategy == "longrecipe-fixed" else {}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(requests, st.sampled_from(sorted(STRATEGIES)))
 def test_strictly_increasing_and_inside_the_target(request_, strategy):
     lengths, room, seed = request_
@@ -58,7 +58,7 @@ def test_without_room_every_strategy_is_the_identity(strategy, lengths):
         assert positions.tolist() == list(range(tokens))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(requests)
 def test_longrecipe_jumps_only_at_segments_and_at_the_right_point(request_):
     lengths, room, seed = request_

@@ -310,7 +310,7 @@ def test_a_missing_file_and_a_directory(tmp_path):
             read_numbers(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_byte_gives_lists_of_numbers_or_an_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("fuzz") / "a.pkl"

@@ -38,7 +38,7 @@ tricky = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(words | tricky, words | tricky, st.floats(1e-30, 1e30), st.integers(1, 10**12), st.booleans())
 def test_what_is_written_is_read_again(path, separator, rate, samples, flag):
     tree = yaml.safe_load(BASE.replace("1e-8", "1.0e-8"))
@@ -362,7 +362,7 @@ def test_every_mistake_gets_its_own_line():
     assert all(line.startswith("recipe mine.yaml: ") for line in lines)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["", "name=", "corpus."]))
 def test_nothing_but_a_recipe_error_ever_comes_out(text, front):
     for attempt in (lambda: Recipe.parse(front + text), lambda: Recipe.parse(BASE, [front + text])):

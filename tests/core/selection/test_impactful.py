@@ -61,7 +61,7 @@ CLASSES = TokenClasses(np.array([False, True, False, False]), np.array([False, F
 sentences = st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sentences, st.booleans(), st.floats(0.1, 1), st.sampled_from(["impactful", "none"]), st.integers(0, 2**32 - 1))
 def test_counts(sentences, bos, share, strategy, seed):
     ids, number, anchors = ([3], [-1], set()) if bos else ([], [], set())

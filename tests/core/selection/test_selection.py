@@ -194,7 +194,7 @@ def test_a_tokenizer_without_bos(byte_level):
     assert token_classes(plain).bos is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 5))
 def test_sentence_starts_are_those_of_a_plain_loop(ends, shift):
     flags = np.array([False] * 3 + [True] * 3)  # several entries of each kind
@@ -228,7 +228,7 @@ def document(shapes, bos=False, unfinished=False):
 shapes = st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.integers(1, 3)), min_size=1, max_size=30)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(shapes, st.booleans(), st.booleans(), st.floats(0, 1), st.integers(0, 2**32 - 1), st.data())
 def test_the_rule(shapes, bos, unfinished, share, seed, data):
     strategy = data.draw(st.sampled_from(["impactful", "digits", "random"]))
@@ -264,7 +264,7 @@ def test_the_rule(shapes, bos, unfinished, share, seed, data):
             assert not set(cut) & anchors - {last}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(shapes, st.booleans(), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_none_is_one_run(shapes, bos, share, seed):
     ids, _ = document(shapes, bos)

@@ -152,7 +152,7 @@ MESSAGES = {
 def rank_main(rank, port, answer):
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=timedelta(minutes=10))
     found = {
         "gradients": {name: work(rank, *rest) for name, (work, *rest) in CASES.items()},
         "messages": {name: messages(rank, *rest) for name, rest in MESSAGES.items()},

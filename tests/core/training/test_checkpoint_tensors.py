@@ -1,13 +1,14 @@
 """What one process wrote four ranks read, as shards and as copies, and the other way round."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from polling import PATIENCE
+from ports import free_port
 from safetensors.torch import load_file
 from sharded_ranks import trained
 
@@ -24,9 +25,7 @@ def test_between_one_process_and_four_ranks(tmp_path):
         f"optimizer.{name}.{key}" for name in NAMES for key in ("exp_avg", "exp_avg_sq", "step")
     }
     write(expected, tmp_path / "alone", None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = Path(__file__).with_name("sharded_ranks.py")
     started = [
         subprocess.Popen(
@@ -42,7 +41,7 @@ def test_between_one_process_and_four_ranks(tmp_path):
         )
         for rank in range(RANKS)
     ]
-    assert [process.wait(timeout=180) for process in started] == [0] * RANKS
+    assert [process.wait(timeout=PATIENCE) for process in started] == [0] * RANKS
     for name in ("sharded", "copied"):
         tensors = training_tensors(*trained(seed=2, steps=1))
         read(tensors, tmp_path / name, None)

@@ -2,20 +2,17 @@
 
 import json
 from pathlib import Path
-from socket import socket
 
 import memory_ranks
 import pytest
 import torch.multiprocessing
+from ports import free_port
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "answer"
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(memory_ranks.rank_main, (port, str(path)), nprocs=memory_ranks.WORLD)
+    torch.multiprocessing.spawn(memory_ranks.rank_main, (free_port(), str(path)), nprocs=memory_ranks.WORLD)
     return [json.loads(Path(f"{path}.{rank}").read_text()) for rank in range(memory_ranks.WORLD)]
 
 

@@ -41,7 +41,7 @@ def readers():
     return [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(first=st.integers(0, 12), steps=st.integers(0, 12), rank=st.integers(0, 1))
 def test_steps_are_those_read_one_by_one(first, steps, rank):
     plain, ahead = Counted(), Counted()
