@@ -5,7 +5,7 @@ torch, and no weights are read: of a remote checkpoint only its `about/metrics.j
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -24,15 +24,18 @@ Card = Callable[[Run, ArtifactStore, RunSummary], str | None]
 
 DATA_STAGES = ("tokenize", "score", "index", "replay")
 TRAININGS = ("base", "warmup", "extend", "anneal")
-EVALUATIONS = ("evaluate", "measure")
+EVALUATIONS = ("evaluate", "measure", "measure_rope")
 DATA_ROWS = 60
 """Of one stage, at most; a corpus may have hundreds of sources."""
 
 
-def publish_cards(run: Run, summary: RunSummary, resume_command: str | None) -> None:
+def publish_cards(
+    run: Run, summary: RunSummary, resume_command: str | None, names: Collection[str] | None = None
+) -> None:
     """Publish the run's tables and plots as Prefect artifacts; for a failed run, the command that resumes it.
 
-    A card that can't be made is told in the log and left out. Raises what Prefect's client does.
+    Of `names` only, where they are given. A card that can't be made is told in the log and left out. Raises what
+    Prefect's client does.
     """
     if FlowRunContext.get() is None:
         return
@@ -40,6 +43,8 @@ def publish_cards(run: Run, summary: RunSummary, resume_command: str | None) -> 
     if resume_command is not None:
         _publish(run, "resume", "The command that resumes this run", block(resume_command))
     for name, (description, make) in CARDS.items():
+        if names is not None and name not in names:
+            continue
         try:
             text = make(run, store, summary)
         except Exception as error:  # noqa: BLE001 - clients of object stores raise their own

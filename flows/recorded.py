@@ -1,7 +1,7 @@
 """What every flow does around its stages: the run's record in the store, and at the end its cards."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,10 @@ CANCELLED = (KeyboardInterrupt, TerminationSignal, CancelledRun, asyncio.Cancell
 
 
 @contextmanager
-def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
+def recorded(run: Run, flow_name: str, cards: Collection[str] | None = None) -> Iterator[RunSummary]:
     """Yield the summary that the flow's stages are added to; record in the store how the run goes, and how it ends.
+
+    `cards` names those that its page gets, all when not given.
 
     A run that ends badly says in its log, and in a note on the exception, which command resumes it. Raises RecipeError
     before anything is done where `start_from`, `force` or `adopt` name what the recipe has not.
@@ -57,11 +59,11 @@ def recorded(run: Run, flow_name: str) -> Iterator[RunSummary]:
         if command:
             log(f"{flow_name} {state}; to resume: {command}")
             error.add_note(f"to resume: {command}")
-        _publish(run, summary, command)
+        _publish(run, summary, command, cards)
         raise
     else:
         record.end("completed", resume=None)
-        _publish(run, summary, None)
+        _publish(run, summary, None, cards)
     finally:
         summary.on_add(None)  # what a flow returns may be serialized
 
@@ -104,9 +106,9 @@ def _keep_recipe(run: Run, store: ArtifactStore) -> None:
         run_log()(f"the resolved recipe could not be put beside the run's record: {error}")
 
 
-def _publish(run: Run, summary: RunSummary, command: str | None) -> None:
+def _publish(run: Run, summary: RunSummary, command: str | None, cards: Collection[str] | None) -> None:
     try:
-        publish_cards(run, summary, command)
+        publish_cards(run, summary, command, cards)
     except Exception as error:  # noqa: BLE001 - a page that can't be drawn costs no run
         run_log()(f"the run's cards could not be published: {type(error).__name__}: {error}")
 

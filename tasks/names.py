@@ -33,6 +33,7 @@ def stage_run_name(stage: str, recipe: Recipe) -> str:
         "merge": f"{merge.base_weight:g}/{merge.trained_weight:g}",
         "evaluate": short_length(context.target_length),
         "measure": short_length(context.target_length),
+        "measure_rope": short_length(context.target_length),
     }
     return " · ".join(part for part in (stage, recipe.name, details.get(stage, "")) if part)
 
