@@ -9,6 +9,7 @@ from tasks.corpus import replay, tokenize
 from tasks.evaluation import evaluate, report
 from tasks.index import index
 from tasks.merge import merge
+from tasks.other_models import other_models
 from tasks.outside import inputs
 from tasks.run import Run
 from tasks.score import score
@@ -49,5 +50,6 @@ def run_recipe(run: Run, summary: RunSummary) -> None:
     merged = summary.add(merge(run, start, annealed))
 
     # Does it work?
-    measured = summary.add(evaluate(run, start, tokens, extended, annealed, merged))
+    others = {name: outside[name] for name in other_models(recipe)}
+    measured = summary.add(evaluate(run, start, tokens, extended, annealed, merged, **others))
     summary.add(report(run, measured, merged, samples, scores))

@@ -9,6 +9,7 @@ from flows.parameters import recipe_parameters, run_name
 from flows.recorded import recorded
 from flows.summary import RunSummary
 from longrecipe_core.artifacts.pointers import Pointer, read_pointer
+from longrecipe_core.errors import RecipeError
 from tasks.corpus import tokenize
 from tasks.evaluation import measure
 from tasks.promotion import (
@@ -29,6 +30,8 @@ from tasks.run import Run, run_log
 @partial(recipe_parameters, leave_out={"start_from", "adopt"})
 def retrain(run: Run) -> RunSummary:
     """Run what depends on changed data or a changed recipe; promote the model unless it is worse than the present."""
+    if "merge" not in (run.recipe.evaluation.stages or ("merge",)):
+        raise RecipeError("evaluation.stages: without merge there is nothing to tell whether the new model is worse")
     unchanged = nothing_new(run)
     if unchanged:
         # Not recorded: on a schedule such runs are most, and would displace those that have made something.

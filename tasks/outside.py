@@ -6,7 +6,8 @@ import os
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, fingerprint
 from longrecipe_core.errors import ArtifactMissingError
 from longrecipe_core.recipe import ModelSection, Recipe
-from tasks.run import Run, sources_reference
+from tasks.other_models import other_models
+from tasks.run import Run, benchmarks_reference, sources_reference
 from tasks.stage_task import stage_task
 
 
@@ -17,8 +18,8 @@ def inputs(run: Run) -> dict[str, ArtifactRef]:
 
 
 def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]:
-    """References to `corpus`, `replay_sources` and, where the recipe takes one, a pretrained `base` and a
-    `score_model`.
+    """References to `corpus`, `replay_sources` and, where the recipe takes one, a pretrained `base`, a `score_model`,
+    `benchmarks` of its own, and the other models of its evaluation.
 
     Files are read once and remembered by size and times; hub ids by their commit.
     """
@@ -30,7 +31,17 @@ def look_outside(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]
     for name, model in models.items():
         if model is not None:
             found[name] = _model_reference(model, store)
-    return found
+    return found | benchmarks_reference(recipe) | other_references(recipe, store)
+
+
+def other_references(recipe: Recipe, store: ArtifactStore) -> dict[str, ArtifactRef]:
+    """References to the models of `evaluation.models` that have a path of their own, as `checkpoint_reference`."""
+    trust = bool(recipe.model and recipe.model.trust_remote_code)
+    return {
+        name: _checkpoint_reference(model.path, model.revision, trust, store)
+        for name, model in other_models(recipe).items()
+        if model.path is not None
+    }
 
 
 def checkpoint_reference(run: Run, checkpoint: str) -> ArtifactRef:
@@ -40,14 +51,17 @@ def checkpoint_reference(run: Run, checkpoint: str) -> ArtifactRef:
         ModelError: There is no model, or it can't be reached.
         StoreError: A URL that holds credentials.
     """
-    store = run.open_store()
+    trust = bool(run.recipe.model and run.recipe.model.trust_remote_code)
+    return _checkpoint_reference(checkpoint, None, trust, run.open_store())
+
+
+def _checkpoint_reference(checkpoint: str, revision: str | None, trust: bool, store: ArtifactStore) -> ArtifactRef:
     uri = os.path.abspath(checkpoint) if os.path.isdir(checkpoint) else checkpoint.rstrip("/")
     with contextlib.suppress(ArtifactMissingError):
         ref = store.ref(store.manifest_of(uri))
         if ref.kind == "checkpoint":
             return ref
-    trust = bool(run.recipe.model and run.recipe.model.trust_remote_code)
-    return _model_reference(ModelSection(path=checkpoint, trust_remote_code=trust), store)
+    return _model_reference(ModelSection(path=checkpoint, revision=revision, trust_remote_code=trust), store)
 
 
 def _model_reference(model: ModelSection, store: ArtifactStore) -> ArtifactRef:

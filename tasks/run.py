@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
 from longrecipe_core.artifacts.manifest import new_attempt
-from longrecipe_core.errors import AdoptionError, CorpusError, ModelError
+from longrecipe_core.errors import AdoptionError, CorpusError, EvaluationError, ModelError
 from longrecipe_core.launching.processes import wait_for_jobs
 from longrecipe_core.recipe import Recipe, SourceSection, stage_part
 from tasks.adopt import adopt, adopted
@@ -206,6 +206,9 @@ def _refuse_changed_sources(work: Work) -> None:
             sources = getattr(work.run.recipe, name.removesuffix("_sources")).sources
             if sources_reference(sources, work.store).fingerprint != work.inputs[name].fingerprint:
                 raise CorpusError(f"{work.inputs[name].uri}: changed while stage {work.stage.name} read it; run again")
+    for name, ref in benchmarks_reference(work.run.recipe).items():
+        if name in work.inputs and work.inputs[name] != ref:
+            raise EvaluationError(f"{ref.uri}: changed while stage {work.stage.name} read it; run again")
 
 
 def sources_reference(sources: Sequence[SourceSection], store: ArtifactStore) -> ArtifactRef:
@@ -215,6 +218,17 @@ def sources_reference(sources: Sequence[SourceSection], store: ArtifactStore) ->
     digests = [source_digest(source, store.digests) for source in sources]
     uri = ", ".join(source.path for source in sources)
     return ArtifactRef(uri=uri, kind="outside", fingerprint=fingerprint(digests))
+
+
+def benchmarks_reference(recipe: Recipe) -> dict[str, ArtifactRef]:
+    """The recipe's own benchmark tasks as the outside input `benchmarks`, known by their content; empty without any."""
+    section = recipe.evaluation.benchmarks
+    if section is None or section.include_path is None:
+        return {}
+    from longrecipe_core.evaluation.benchmark_tasks import tasks_digest
+
+    digest = tasks_digest(section.include_path)
+    return {"benchmarks": ArtifactRef(uri=section.include_path, kind="outside", fingerprint=fingerprint(digest))}
 
 
 def run_log() -> Log:

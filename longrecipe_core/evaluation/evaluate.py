@@ -109,6 +109,8 @@ def _measures(
         yield ("context_nll", None, length), partial(subject.context_rows, length)
     for distance in section.passkey.distances if section.passkey is not None else ():
         yield ("passkey", None, distance), partial(subject.passkey_rows, distance)
+    for distance in section.copying.distances if section.copying is not None else ():
+        yield ("copying", None, distance), partial(subject.copying_rows, distance)
 
     @cache
     def haystack() -> Haystack:

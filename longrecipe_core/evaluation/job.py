@@ -14,6 +14,7 @@ class EvaluatedModel(Section):
     name: str
     directory: Path
     rope: RopeSection | None = Field(None, description="baked in before loading, with no training")
+    own_window: bool = Field(False, description="the RoPE change starts from this model's window, not from the job's")
 
 
 class EvaluationJob(Section):

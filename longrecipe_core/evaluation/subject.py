@@ -13,6 +13,7 @@ from longrecipe_core.corpus.tokenizer import Encoder
 from longrecipe_core.evaluation.benchmark_tasks import BenchmarkTasks
 from longrecipe_core.evaluation.benchmarks import benchmark_rows, harness
 from longrecipe_core.evaluation.context_nll import context_nll
+from longrecipe_core.evaluation.copying import Text, check_copying, copied_shares, copying_row
 from longrecipe_core.evaluation.greedy import greedy_answers
 from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
 from longrecipe_core.evaluation.long_ppl import key_tokens, perplexity_row
@@ -43,7 +44,8 @@ class Subject:
         entry, job = self._entry, self._job
         config = load_config(entry.directory, job.trust_remote_code)
         if entry.rope is not None:
-            config = rope_config(config, entry.rope, window=job.window, target_length=job.target_length)
+            window = None if entry.own_window else job.window
+            config = rope_config(config, entry.rope, window=window, target_length=job.target_length)
         model = load_model(entry.directory, config=config, trust_remote_code=job.trust_remote_code)
         check_plain_head(model, str(entry.directory))
         self._generation = model.generation_config
@@ -103,6 +105,15 @@ class Subject:
             "count": section.trials,
         }
         return [{"measure": "passkey"} | row]
+
+    def copying_rows(self, distance: int) -> list[Row]:
+        """Share of a span that is copied."""
+        section, job = self._job.evaluation.copying, self._job
+        assert section is not None
+        text = Text.of(self._documents, self._lengths, self.tokenizer)
+        check_copying(section, text.prefix.size, job.target_length)
+        shares = copied_shares(self.model, text, section, distance, seed=job.seed, bf16=self._bf16)
+        return [{"measure": "copying"} | copying_row(shares, distance)]
 
     def long_ppl_rows(self, finder: str, keys: npt.NDArray[np.bool_]) -> list[Row]:
         """Perplexity of all tokens and of the key tokens, `[documents, target_length - 1]`, which `finder` found."""

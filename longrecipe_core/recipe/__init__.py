@@ -1,7 +1,11 @@
 """The one pydantic schema: YAML and overrides in, resolved YAML out."""
 
+from longrecipe_core.recipe.base_model import BaseSection
+from longrecipe_core.recipe.benchmarks import BenchmarksSection
 from longrecipe_core.recipe.changes import changed_keys
 from longrecipe_core.recipe.checks import check_inputs
+from longrecipe_core.recipe.copying import CopiesSection, CopyingSection, MinimumCopyingSection
+from longrecipe_core.recipe.evaluated_models import OWN_MODELS, EvaluatedStage, OtherModelSection
 from longrecipe_core.recipe.evaluation import (
     ContextNllSection,
     EvaluationSection,
@@ -15,7 +19,6 @@ from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.parts import stage_part
 from longrecipe_core.recipe.schema import Recipe
 from longrecipe_core.recipe.sections import (
-    BaseSection,
     ContextSection,
     CorpusSection,
     CorpusSourceSection,
@@ -35,19 +38,26 @@ from longrecipe_core.recipe.sections import (
 )
 
 __all__ = [
+    "OWN_MODELS",
     "BaseSection",
+    "BenchmarksSection",
     "ContextNllSection",
     "ContextSection",
+    "CopiesSection",
+    "CopyingSection",
     "CorpusSection",
     "CorpusSourceSection",
+    "EvaluatedStage",
     "EvaluationSection",
     "IndexSection",
     "LaunchSection",
     "LongPplSection",
     "LoraSection",
     "MergeSection",
+    "MinimumCopyingSection",
     "ModelSection",
     "NeedleSection",
+    "OtherModelSection",
     "PasskeySection",
     "PositionsSection",
     "PromotionSection",

@@ -24,17 +24,19 @@ def check_inputs(recipe: Recipe) -> None:
     Remote URLs and hub ids are looked at by the stage that reads them.
     """
     problems = [*_missing_sources(recipe), *_missing_questions(recipe)]
-    for key, model in (
-        ("model.path", recipe.model),
-        ("score.model.path", recipe.score.model if recipe.score else None),
-    ):
-        if model is None:
+    paths = {
+        "model.path": recipe.model and recipe.model.path,
+        "score.model.path": recipe.score and recipe.score.model and recipe.score.model.path,
+    }
+    paths |= {f"evaluation.models.{at}.path": model.path for at, model in enumerate(recipe.evaluation.models or ())}
+    for key, path in paths.items():
+        if path is None:
             continue
-        directory = Path(model.path).expanduser()
+        directory = Path(path).expanduser()
         if directory.is_dir():
             problems += _model_problems(recipe, directory, key)
-        elif model.path.startswith(("/", ".", "~", "models/")):
-            problems.append(f"{key}: {model.path} is not a directory")
+        elif path.startswith(("/", ".", "~", "models/")):
+            problems.append(f"{key}: {path} is not a directory")
     if recipe.base is not None and recipe.context.window not in (None, recipe.base.window):
         problems.append(f"context.window: {recipe.context.window} is not base.window; allowed: {recipe.base.window}")
     for check in (chosen_engine, check_sharding):
@@ -97,6 +99,9 @@ def _missing_questions(recipe: Recipe) -> Iterator[str]:
         file = getattr(recipe.evaluation.ruler, key, None)
         if file is not None and not Path(file.path).expanduser().is_file():
             yield f"evaluation.ruler.{key}.path: no file at {file.path}"
+    tasks = recipe.evaluation.benchmarks and recipe.evaluation.benchmarks.include_path
+    if tasks and not Path(tasks).expanduser().is_dir():
+        yield f"evaluation.benchmarks.include_path: {tasks} is not a directory"
 
 
 def _model_problems(recipe: Recipe, directory: Path, key: str) -> list[str]:

@@ -4,7 +4,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from longrecipe_core.recipe.sections import Fraction, Section
+from longrecipe_core.recipe.benchmarks import BenchmarksSection
+from longrecipe_core.recipe.evaluated_models import EvaluatedStage, OtherModelSection, check_names, check_stages
+from longrecipe_core.recipe.copying import CopyingSection
+from longrecipe_core.recipe.sections import Fraction, RopeSection, Section
 
 Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 NeedleTask = Literal["single", "multikey", "multivalue", "multiquery"]
@@ -125,10 +128,31 @@ class EvaluationSection(Section):
     buckets: int = Field(8, ge=1, description="equal parts of the target length")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the forward pass")
     passkey: PasskeySection | None = Field(None, description="also ask for a hidden key; not asked when not given")
+    copying: CopyingSection | None = Field(None, description="also let it copy a span of random tokens")
     needle: NeedleSection | None = Field(None, description="also ask for needles in a haystack")
     ruler: RulerSection | None = Field(None, description="also take RULER's tasks")
     long_ppl: LongPplSection | None = Field(None, description="also measure LongPPL")
     context_nll: ContextNllSection | None = Field(None, description="also measure NLL by context length")
+    benchmarks: BenchmarksSection | None = Field(None, description="also take public benchmarks, by lm-eval")
+
+    stages: Annotated[tuple[EvaluatedStage, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="the run's own models that are measured; all when not given; rope: the base, RoPE change only",
+    )
+    models: Annotated[tuple[OtherModelSection, ...], Field(min_length=1)] | None = Field(
+        None, description="other models that are measured beside them"
+    )
+
+    @model_validator(mode="after")
+    def _models(self) -> Self:
+        check_stages(self.stages or ())
+        check_names(self.models or ())
+        return self
+
+    def check_rope(self, rope: RopeSection) -> None:
+        """Raise ValueError where the base with the RoPE change only is asked for, and there is no such change."""
+        if rope.type == "none" and "rope" in (self.stages or ()):
+            raise ValueError("evaluation.stages: rope is the base with the RoPE change only, but rope.type is none")
 
     def check_lengths(self, target_length: int) -> None:
         """Raise ValueError where something doesn't fit the target length."""
@@ -138,10 +162,20 @@ class EvaluationSection(Section):
                 raise ValueError(
                     f"evaluation.{key}.lengths: {max(part.lengths)} is above context.target_length {target_length}"
                 )
+        if self.benchmarks is not None and max(self.benchmarks.lengths or (0,)) > target_length:
+            raise ValueError(
+                f"evaluation.benchmarks.lengths: {max(self.benchmarks.lengths or ())} is above context.target_length "
+                f"{target_length}"
+            )
         if self.passkey is not None and max(self.passkey.distances) >= target_length:
             raise ValueError(
                 f"evaluation.passkey.distances: {max(self.passkey.distances)} is not below context.target_length "
                 f"{target_length}"
+            )
+        if self.copying is not None and self.copying.length > target_length:
+            raise ValueError(
+                f"evaluation.copying: distance {max(self.copying.distances)} and two spans of {self.copying.span} make "
+                f"a prompt of {self.copying.length} tokens, above context.target_length {target_length}"
             )
         if self.long_ppl is not None and self.long_ppl.short_length + self.long_ppl.step >= target_length:
             raise ValueError(

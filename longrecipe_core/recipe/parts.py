@@ -6,8 +6,12 @@ no part.
 
 from typing import Any
 
+from longrecipe_core.recipe.evaluated_models import OWN_MODELS
 from longrecipe_core.recipe.schema import Recipe
 from longrecipe_core.recipe.sections import SourceSection
+
+RULER_PROMPTS = 2
+"""Raised by hand when the code would ask RULER's tasks otherwise: evaluations that take none of them stay valid."""
 
 
 def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
@@ -22,8 +26,12 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         # Results that were made before there was this key stay valid.
         if training is not None and training["lora"] is None:
             del training["lora"]
-    if tree["base"] is not None and tree["base"]["copies"] is None:
-        del tree["base"]["copies"]
+    base = tree["base"] and {
+        key: value for key, value in tree["base"].items() if value is not None or key not in ("copies", "minimum_copying")
+    }
+    if base and "minimum_copying" in base:
+        # What is measured stands in the result; what is enough is asked of it anew in every run.
+        base["minimum_copying"] = {key: base["minimum_copying"][key] for key in ("distances", "span", "samples")}
     evaluation = measures(tree["evaluation"])
     trust = bool(recipe.model and recipe.model.trust_remote_code)
     corpus = recipe.corpus.model_dump(mode="json", exclude={"sources", "upsampling"})
@@ -33,13 +41,13 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         "upsampling": tree["corpus"]["upsampling"],
     }
     measured = {
-        "evaluation": evaluation,
+        "evaluation": {key: value for key, value in evaluation.items() if key not in ("stages", "models")},
         **{key: tree["context"][key] for key in ("window", "target_length")},
         "seed": recipe.seed,
         "trust_remote_code": trust,
     }
     parts: dict[str, dict[str, Any]] = {
-        "base": {"base": tree["base"], "corpus": corpus, "seed": recipe.seed},
+        "base": {"base": base, "corpus": corpus, "seed": recipe.seed},
         "tokenize": {"corpus": corpus, "trust_remote_code": trust},
         "warmup": {
             "context": {key: tree["context"][key] for key in ("window", "target_length")},
@@ -110,6 +118,21 @@ def measures(evaluation: dict[str, Any]) -> dict[str, Any]:
     if "ruler" in kept:
         files = {key: kept["ruler"][key] for key in ("squad", "hotpotqa")}
         kept["ruler"] |= {key: file and {"sha256": file["sha256"]} for key, file in files.items()}
+        kept["ruler"]["prompts"] = RULER_PROMPTS
+    if "stages" in kept:
+        kept["stages"] = [stage for stage in OWN_MODELS if stage in kept["stages"]]  # in whatever order it was given
+    if "models" in kept:
+        # Those with a path enter by content, as inputs of the stage.
+        kept["models"] = [
+            {"name": model["name"], "rope": model["rope"], "own": model["path"] is None} for model in kept["models"]
+        ]
+    if "benchmarks" in kept:
+        # Tasks of one's own enter by content, as an input of the stage.
+        kept["benchmarks"] = {
+            key: value
+            for key, value in kept["benchmarks"].items()
+            if key not in ("include_path", "batch_size", "confirm_unsafe")
+        }
     return kept
 
 

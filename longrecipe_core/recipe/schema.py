@@ -11,11 +11,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.base_model import BaseSection
 from longrecipe_core.recipe.evaluation import EvaluationSection
 from longrecipe_core.recipe.launch import LaunchSection
 from longrecipe_core.recipe.problems import problem_lines
 from longrecipe_core.recipe.sections import (
-    BaseSection,
     ContextSection,
     CorpusSection,
     IndexSection,
@@ -84,6 +84,7 @@ class Recipe(Section):
                 f"allowed: {window} and above"
             )
         self.evaluation.check_lengths(target)
+        self.evaluation.check_rope(self.rope)
         if self.positions.strategy == "pose" and self.positions.chunks > self.context.train_length:
             raise ValueError(
                 f"positions.chunks {self.positions.chunks} is above context.train_length "
@@ -182,7 +183,7 @@ class Recipe(Section):
         Raises:
             RecipeError: one line per problem, each naming the key and what is allowed.
         """
-        return cls._of_tree(_read_file(path), overrides, str(path))
+        return cls._of_tree(read_file(path), overrides, str(path))
 
     @classmethod
     def assemble(cls, path: str | Path | None, groups: Mapping[str, Any], overrides: Iterable[str] = ()) -> Self:
@@ -194,7 +195,7 @@ class Recipe(Section):
         given = {name: value.model_dump() if isinstance(value, Section) else value for name, value in groups.items()}
         if path is None:
             return cls._of_tree(given, overrides, "from the parameters")
-        return cls._of_tree(_read_file(path) | given, overrides, str(path))
+        return cls._of_tree(read_file(path) | given, overrides, str(path))
 
     @classmethod
     def parse(cls, text: str, overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
@@ -249,8 +250,8 @@ for _side in (RecipeLoader, RecipeDumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
-def _read_file(path: str | Path) -> dict[str, Any]:
-    """Of a file or an fsspec URL."""
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Keys and values of a YAML file, by path or fsspec URL. Raises RecipeError where there are none."""
     if "@" in urlsplit(str(path)).netloc:
         raise RecipeError("recipe: credentials don't belong in a URL; put them into the environment")
     try:

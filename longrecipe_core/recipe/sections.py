@@ -301,62 +301,6 @@ class ScoreSection(Section):
         return self
 
 
-class CopiesSection(Section):
-    """Sequences of the base's training that hold copies of a span of theirs: it learns to retrieve from them."""
-
-    share: Fraction = Field(0.5, description="of the training sequences have copies")
-    span: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        (12, 100), description="tokens that are copied, [least, most]"
-    )
-    far_share: Fraction = Field(
-        0.5,
-        description="of those with copies have one, whole, at any distance that the window has room for; in the others "
-        "the span is repeated to the end",
-    )
-    random_share: tuple[Fraction, Fraction] = Field(
-        (0.0, 0.5),
-        description="of those with copies have a span of random tokens, not of text, [first step, last step]",
-    )
-
-    @model_validator(mode="after")
-    def _range(self) -> Self:
-        least, most = self.span
-        if least > most:
-            raise ValueError(f"span [{least}, {most}]: the first must not be above the second")
-        return self
-
-
-class BaseSection(Section):
-    """A small Llama and its own BPE tokenizer, trained on the spot from `corpus` (demo and tests)."""
-
-    vocabulary_size: int = Field(512, ge=300, description="BPE entries, special ones included")
-    hidden_size: int = Field(128, ge=8, description="width of a token's vector")
-    intermediate_size: int = Field(344, ge=8, description="width inside an MLP")
-    layers: int = Field(4, ge=1, description="decoder layers")
-    query_heads: int = Field(4, ge=1, description="attention heads of the queries; hidden_size is split over them")
-    kv_heads: int = Field(4, ge=1, description="attention heads of keys and values; divides query_heads")
-    window: int = Field(256, ge=8, description="context window of the base model, tokens")
-    rope_theta: float = Field(10_000.0, gt=1, description="base frequency of the rotary positions")
-    training: TrainingSection = Field(description="how the base model is trained")
-    copies: CopiesSection | None = Field(None, description="put copies into its sequences; plain text when not given")
-
-    @model_validator(mode="after")
-    def _heads(self) -> Self:
-        if self.hidden_size % (2 * self.query_heads):
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be an even multiple of query_heads {self.query_heads}"
-            )
-        if self.query_heads % self.kv_heads:
-            raise ValueError(f"kv_heads {self.kv_heads} must divide query_heads {self.query_heads}")
-        if self.training.lora is not None:
-            raise ValueError("training.lora would freeze the random weights that the base starts from; allowed: null")
-        if self.copies is not None and 2 * self.copies.span[1] > self.window:
-            raise ValueError(
-                f"copies.span {list(self.copies.span)}: twice {self.copies.span[1]} tokens don't fit window {self.window}"
-            )
-        return self
-
-
 class ReplaySection(Section):
     """Instruction data for annealing, packed to the train length (paper, section 4.3)."""
 

@@ -21,6 +21,8 @@ base:
   training:
     {learning_rate: 3e-3, schedule: linear, warmup_steps: 3, steps: 50, epochs: 1, global_batch: 8,
      betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.1, clip: 1.0, precision: fp32, lora: null}
+  copies: {share: 0.5, span: [8, 30], far_share: 0.5, random_share: [0, 0.5]}
+  minimum_copying: {distances: [20, 80], span: 16, samples: 64, accuracy: 0.9}
 context: {target_length: 1024, train_length: 300, window: 256}
 rope: {type: ntk, theta: null, factor: 4.0}
 corpus:
@@ -75,12 +77,17 @@ anneal:
 merge: {base_weight: 0.5, trained_weight: 0.5, dtype: base}
 evaluation:
   {documents: 32, minimum_length: 500, buckets: 8, precision: fp32, passkey: {distances: [100, 200], trials: 20},
+   copying: {distances: [100, 200], span: 16, samples: 64},
    needle: {lengths: [512, 1024], depths: [0, 0.5], tasks: [single, multikey], distractors: 3, haystack: documents,
             trials: 10},
    ruler: {lengths: [512, 1024], tasks: [vt, qa_1, qa_2], samples: 20, threshold: 85.6,
            squad: {path: SECRET-squad, sha256: SHA}, hotpotqa: {path: SECRET-hotpotqa, sha256: SHA}},
    long_ppl: {short_length: 128, step: 64, difference: 2, likelihood: -2, evaluator: base},
-   context_nll: {lengths: [128, 512], stride: 64}}
+   context_nll: {lengths: [128, 512], stride: 64},
+   benchmarks: {tasks: [mmlu, own], include_path: SECRET-tasks, limit: 5, fewshot: 2, max_gen_toks: 64,
+                lengths: [512, 1024], batch_size: 4, confirm_unsafe: false},
+   stages: [base, merge],
+   models: [{name: other, path: SECRET-other, revision: SECRET-r6, rope: {type: yarn, theta: null, factor: 2.0}}]}
 promotion: {short: 0.02, long: 0.02, passkey: 0.05}
 launch:
   {processes: 1, machines: 1, micro_batch: 1, parallel: local, sequence_degree: null, ulysses_degree: null,

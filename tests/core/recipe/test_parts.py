@@ -64,6 +64,14 @@ DECIDES = {
     "base.window": ("128", "base"),
     "base.rope_theta": ("5e5", "base"),
     **{f"base.training.{key}": (value, "base") for key, value in TRAINING.items() if not key.startswith("lora.")},
+    "base.copies.share": ("0.6", "base"),
+    "base.copies.span": ("[8, 31]", "base"),
+    "base.copies.far_share": ("0.6", "base"),
+    "base.copies.random_share": ("[0, 0.6]", "base"),
+    "base.minimum_copying.distances": ("[20]", "base"),  # what is measured is kept with the result
+    "base.minimum_copying.span": ("15", "base"),
+    "base.minimum_copying.samples": ("63", "base"),
+    "base.minimum_copying.accuracy": ("0.8", ""),  # and compared with this in every run
     "context.target_length": ("2048", "warmup index extend evaluate measure"),
     "context.train_length": ("200", "index extend replay anneal evaluate"),
     "context.window": ("128", "warmup score index extend evaluate measure"),
@@ -118,6 +126,9 @@ DECIDES = {
     "evaluation.precision": ("bf16", "evaluate measure"),
     "evaluation.passkey.distances": ("[100]", "evaluate measure"),
     "evaluation.passkey.trials": ("21", "evaluate measure"),
+    "evaluation.copying.distances": ("[100]", "evaluate measure"),
+    "evaluation.copying.span": ("17", "evaluate measure"),
+    "evaluation.copying.samples": ("65", "evaluate measure"),
     "evaluation.needle.lengths": ("[512]", "evaluate measure"),
     "evaluation.needle.depths": ("[0, 1]", "evaluate measure"),
     "evaluation.needle.tasks": ("[single]", "evaluate measure"),
@@ -139,6 +150,21 @@ DECIDES = {
     "evaluation.long_ppl.evaluator": ("merged", "evaluate measure"),
     "evaluation.context_nll.lengths": ("[128]", "evaluate measure"),
     "evaluation.context_nll.stride": ("32", "evaluate measure"),
+    "evaluation.benchmarks.tasks": ("[gsm8k, own]", "evaluate measure"),
+    "evaluation.benchmarks.include_path": ("SECRET-x", ""),
+    "evaluation.benchmarks.limit": ("6", "evaluate measure"),
+    "evaluation.benchmarks.fewshot": ("0", "evaluate measure"),
+    "evaluation.benchmarks.max_gen_toks": ("32", "evaluate measure"),
+    "evaluation.benchmarks.lengths": ("[512]", "evaluate measure"),
+    "evaluation.benchmarks.batch_size": ("1", ""),
+    "evaluation.benchmarks.confirm_unsafe": ("true", ""),
+    "evaluation.stages": ("[base]", "evaluate"),
+    "evaluation.models.name": ("another", "evaluate"),
+    "evaluation.models.path": ("SECRET-x", ""),
+    "evaluation.models.revision": ("SECRET-x", ""),
+    "evaluation.models.rope.type": ("linear", "evaluate"),
+    "evaluation.models.rope.theta": ("{type: theta, theta: 5e5}", "evaluate"),
+    "evaluation.models.rope.factor": ("3", "evaluate"),
     "promotion.short": ("0.1", ""),
     "promotion.long": ("0", ""),
     "promotion.passkey": ("0.5", ""),
@@ -201,6 +227,7 @@ def test_a_key_changes_the_parts_of_its_stages_only(key):
         changes = [f"{section}.{number}.{name}={value}"]
     else:
         changes = [f"{section}={value}" if value.startswith("{") else f"{key}={value}"]
+    changes = [change.replace("evaluation.models.", "evaluation.models.0.") for change in changes]
     before = Recipe.parse(BASE, start)
     after = Recipe.parse(BASE, [*start, *changes, *also])
     assert before != after
@@ -225,9 +252,16 @@ def test_a_training_without_lora_has_the_part_that_it_had_before_lora_came(stage
         assert stage_part(Recipe.parse(BASE), stage)["training"]["lora"]["rank"] == 8
 
 
+def test_a_base_without_copies_has_the_part_that_it_had_before_they_came():
+    part = stage_part(Recipe.parse(BASE, ["base.copies=null", "base.minimum_copying=null"]), "base")
+    assert {"copies", "minimum_copying"} & set(part["base"]) == set()
+    assert part["base"]["training"]["steps"] == 50
+
+
 @pytest.mark.parametrize("stage", ["evaluate", "measure"])
 def test_an_evaluation_without_later_measures_has_the_part_that_it_had_before_they_came(stage):
-    none = [f"evaluation.{name}=null" for name in ("passkey", "needle", "ruler", "long_ppl", "context_nll")]
+    later = ("passkey", "copying", "needle", "ruler", "long_ppl", "context_nll", "benchmarks", "stages", "models")
+    none = [f"evaluation.{name}=null" for name in later]
     assert stage_part(Recipe.parse(BASE, [*none, "evaluation.minimum_length=null"]), stage)["evaluation"] == {
         "documents": 32,
         "minimum_length": None,
@@ -235,6 +269,15 @@ def test_an_evaluation_without_later_measures_has_the_part_that_it_had_before_th
         "precision": "fp32",
         "passkey": None,
     }
+
+
+def test_which_models_are_measured_is_no_matter_of_their_order_nor_of_where_they_are():
+    evaluate = stage_part(Recipe.parse(BASE), "evaluate")
+    assert evaluate == stage_part(Recipe.parse(BASE, ["evaluation.stages=[merge, base]"]), "evaluate")
+    of_base = stage_part(
+        Recipe.parse(BASE, ["evaluation.models.0.path=null", "evaluation.models.0.revision=null"]), "evaluate"
+    )
+    assert evaluate != of_base  # the same RoPE change of the base model instead
 
 
 def test_an_unknown_stage_has_no_part():
