@@ -7,11 +7,15 @@ import sys
 from typing import Any, NoReturn
 
 from flows.collect import add_collect_command
+from flows.compare_command import add_compare_command
+from flows.evaluate_command import add_evaluate_command
 from flows.import_index import add_import_command
 from flows.latest import add_latest_command
 from flows.positions import add_positions_command
+from flows.publish_command import add_publish_command
 from flows.runs import add_runs_command
 from flows.show import add_show_command, find_artifact
+from flows.sweep import add_sweep_command
 from longrecipe_core.errors import LongRecipeError, RecipeError
 
 # Before Prefect is imported: no telemetry, and time enough for its server to start on a busy machine.
@@ -79,12 +83,16 @@ def parser() -> argparse.ArgumentParser:
             add_choices(command)
         if name == "verify":
             command.add_argument("uri", metavar="URI", help="of an artifact, as run prints it")
+    add_evaluate_command(commands, recipe)
     add_positions_command(commands, recipe)
+    add_sweep_command(commands, recipe)
     add_import_command(commands)
     add_latest_command(commands, store)
     add_runs_command(commands, store)
     add_show_command(commands)
+    add_publish_command(commands, store)
     add_collect_command(commands, store)
+    add_compare_command(commands, store)
     return top
 
 

@@ -3,13 +3,10 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
 
 from flows.evaluate_model import evaluate_model
-from flows.merge_sweep import merge_sweep
 from flows.parameters import build_run
 from flows.prepare_data import prepare_data
 from flows.train_stage import train_stage
@@ -62,24 +59,6 @@ def test_train_stage_makes_no_other_stage(first_run, recipe_file, store):
         train_stage(recipe=str(recipe_file), store=str(store), stage="extend")
     with pytest.raises(RecipeError, match="has no stage score; allowed: base, tokenize, index, extend"):
         train_stage(recipe=str(recipe_file), store=str(store), stage="score")
-
-
-def test_merge_sweep_measures_each_weight(first_run, recipe_file, store):
-    made = first_run[1]
-    summary = merge_sweep(recipe=str(recipe_file), store=str(store), base_weights=[0.0, 0.5])
-    assert stages(summary)[-4:] == [("merge", "ran"), ("measure", "ran"), ("merge", "hit"), ("measure", "ran")]
-    alone, measured_alone, half, measured_half = summary.outcomes[-4:]
-
-    # Weight 0 is the annealed model; 0.5 is the recipe's own merge.
-    annealed = load_file(directory(made, "anneal") / "model.safetensors")
-    for name, tensor in load_file(Path(alone.ref.uri) / "model.safetensors").items():
-        np.testing.assert_array_equal(tensor, annealed[name])
-    assert half.ref.fingerprint == next(one.ref.fingerprint for one in made.outcomes if one.stage == "merge")
-
-    # So both were measured before, by another stage and in another process.
-    evaluation = directory(made, "evaluate")
-    assert losses(Path(measured_alone.ref.uri), "model") == losses(evaluation, "stage 1, annealed")
-    assert losses(Path(measured_half.ref.uri), "model") == losses(evaluation, "stage 2, merged")
 
 
 def test_evaluate_model_takes_a_directory_by_its_content(first_run, recipe_file, store, tmp_path):

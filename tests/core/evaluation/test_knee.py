@@ -64,7 +64,7 @@ def test_knee_of_a_sweep():
 )
 def test_a_bad_model_moves_nothing(bad):
     for at in (0, 2, 4):
-        knee = find_knee(SWEEP[:at] + [bad] + SWEEP[at:])
+        knee = find_knee([*SWEEP[:at], bad, *SWEEP[at:]])
         assert knee.found == "knee"
         assert knee.place == (3 if at <= 2 else 2)
         assert len(knee.front) == 4
