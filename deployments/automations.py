@@ -13,10 +13,8 @@ from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-HEARTBEAT_SECONDS = 30
-"""As `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml; Prefect's smallest."""
-
-GONE_AFTER = timedelta(seconds=3 * HEARTBEAT_SECONDS)
+GONE_AFTER = timedelta(minutes=5)
+"""Longer than a server takes to restart, also on a busy machine: while it is away, no run can give a sign of life."""
 
 FLOW_RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
 OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.longrecipe"})

@@ -102,7 +102,7 @@ def test_a_promoted_model_is_told(server, receiver):
 
 
 def test_a_run_without_a_sign_of_life_is_crashed(server):
-    # The shipped automation, told of one run only and with less patience than 90 s.
+    # The shipped automation, told of one run only and with less patience than 5 minutes.
     lost, alive = start_run(server, "longrecipe"), start_run(server, "longrecipe")
     shipped = crash_detection()
     trigger = shipped.trigger.model_copy(update={"within": timedelta(seconds=10)})

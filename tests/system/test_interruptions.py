@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 from browser import browser_page
 from polling import PATIENCE
+from prefect.events.schemas.events import ResourceSpecification
 from prefect_site import eventually, stored_steps
 
+from deployments.automations import crash_detection
 from longrecipe_core.training.metrics import read_metrics
 
 ENDLESS = 100_000  # steps that no test waits for
@@ -133,9 +136,14 @@ def test_a_killed_worker_takes_its_runs_along_and_a_retry_resumes(site, tmp_path
 
 
 def test_a_run_whose_machine_is_gone_is_marked_as_crashed(site, tmp_path):
-    """Worker and run get SIGKILL at once, so nobody is left to tell: the shipped automation misses the heartbeats."""
+    """Worker and run get SIGKILL at once, so nobody is left to tell: an automation misses the heartbeats."""
     store = tmp_path / "store"
     run = site.run(store, f"extend.steps={ENDLESS}")
+    # The shipped automation, for this run only and with less patience than 5 minutes.
+    shipped, this = crash_detection(), ResourceSpecification({"prefect.resource.id": f"prefect.flow-run.{run}"})
+    trigger = shipped.trigger.model_copy(update={"within": timedelta(seconds=90), "match": this})
+    hasty = shipped.model_copy(update={"name": "hasty", "trigger": trigger})
+    site.server.post("/automations/", hasty.model_dump(mode="json"))
     eventually(lambda: stored_steps(store), lambda: f"for a stored state\n{site.logs(run)}")
     gone = [site.worker, *site.worker.children()]
     for process in gone:
