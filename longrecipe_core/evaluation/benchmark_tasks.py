@@ -56,7 +56,7 @@ def check_tasks(section: BenchmarksSection) -> None:
     missing = {name for name in section.tasks if name not in own}
     if not missing:
         return
-    # lm-eval's own index of its 14,000 YAML files takes up to a minute; their text is read in a second.
+    # lm-eval's own index of its 14,000 YAML files takes up to a minute; their text is read in seconds.
     known: set[str] = set(own)
     mentioned: set[str] = set()
     word = re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, sorted(missing))) + r")(?![\w-])")

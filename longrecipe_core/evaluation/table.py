@@ -22,11 +22,12 @@ SCHEMA = pa.schema(
         ("length", pa.int64()),
         ("depth", pa.float64()),
         ("haystack", pa.string()),
+        ("metric", pa.string()),
     ]
 )
 """Rows of measure `nll` have positions `start..end - 1`, of measure `passkey` the distance in both; of the others see
-docs/evaluation.md. A column that says nothing of a measure is null, and tables from before there were the last four
-have none of them."""
+docs/evaluation.md. A column that says nothing of a measure is null, and tables from before there were the last five
+have none of them, or all but `metric`."""
 
 
 def read_rows(directory: Path) -> list[Row]:
@@ -70,6 +71,7 @@ def text_table(rows: Sequence[Row]) -> str:
 
     lines = _grid("mean NLL (nats per token) at positions", part("nll"), place, 3)
     lines += _grid("passkey accuracy at distance", part("passkey"), place, 3)
+    lines += _grid("share of a copied span that is foretold, at distance", part("copying"), place, 3)
     lines += _grid("mean NLL (nats per token) with a context of", part("context_nll"), length, 3)
     lines += _grid("perplexity at length", part("ppl"), length, 3)
     for task in dict.fromkeys(row["task"] for row in part("long_ppl")):
@@ -81,6 +83,9 @@ def text_table(rows: Sequence[Row]) -> str:
             lines += _grid(f"{title} {task}, score at length{'@depth' * (column is depth)}", own, column, 1)
     lines += _grid("RULER, mean score at length", part("ruler_mean"), length, 1)
     lines += _grid("RULER, effective length", part("effective_length"), lambda row: "tokens", 0)
+    for task in dict.fromkeys(row["task"] for row in part("benchmark")):
+        own = [row for row in part("benchmark") if row["task"] == task]
+        lines += _grid(f"benchmark {task}", own, lambda row: row["metric"], 3)
     return "\n".join(lines)
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from longrecipe_core.recipe.benchmarks import BenchmarksSection
-from longrecipe_core.recipe.evaluated_models import EvaluatedStage, OtherModelSection, check_names, check_stages
 from longrecipe_core.recipe.copying import CopyingSection
+from longrecipe_core.recipe.evaluated_models import EvaluatedStage, OtherModelSection, check_names, check_stages
 from longrecipe_core.recipe.sections import Fraction, RopeSection, Section
 
 Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -137,7 +137,7 @@ class EvaluationSection(Section):
 
     stages: Annotated[tuple[EvaluatedStage, ...], Field(min_length=1)] | None = Field(
         None,
-        description="the run's own models that are measured; all when not given; rope: the base, RoPE change only",
+        description="which of base, rope (base, RoPE change only), extend, anneal, merge are measured; else all",
     )
     models: Annotated[tuple[OtherModelSection, ...], Field(min_length=1)] | None = Field(
         None, description="other models that are measured beside them"

@@ -27,7 +27,9 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         if training is not None and training["lora"] is None:
             del training["lora"]
     base = tree["base"] and {
-        key: value for key, value in tree["base"].items() if value is not None or key not in ("copies", "minimum_copying")
+        key: value
+        for key, value in tree["base"].items()
+        if value is not None or key not in ("copies", "minimum_copying")
     }
     if base and "minimum_copying" in base:
         # What is measured stands in the result; what is enough is asked of it anew in every run.
