@@ -21,7 +21,8 @@ def present(tmp_path):
     (tmp_path / "text.jsonl").write_text("")
     sources = [f"{part}.sources.{n}.path={tmp_path}/text.jsonl" for part in ("corpus", "replay") for n in (0, 1)]
     questions = [f"evaluation.ruler.{name}.path={tmp_path}/text.jsonl" for name in ("squad", "hotpotqa")]
-    return ["base=null", f"model.path={tmp_path}/model", "context.window=null", *sources, *questions]
+    tasks = f"evaluation.benchmarks.include_path={tmp_path}"
+    return ["base=null", f"model.path={tmp_path}/model", "context.window=null", *sources, *questions, tasks]
 
 
 def problems(overrides, *more):
@@ -46,6 +47,11 @@ def test_inputs_that_are_there_pass(present, tmp_path):
 def test_a_missing_source_file_is_one_line(present, key, path):
     (line,) = problems(present, f"{key}={path!r}")
     assert f"{key}: no file at {path}" in line
+
+
+def test_a_missing_directory_of_tasks_is_one_line(present):
+    (line,) = problems(present, "evaluation.benchmarks.include_path=nowhere")
+    assert "evaluation.benchmarks.include_path: nowhere is not a directory" in line
 
 
 def test_a_missing_model_is_one_line(present, tmp_path):
