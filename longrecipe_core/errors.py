@@ -72,6 +72,10 @@ class ModelError(LongRecipeError):
     """A model directory is incomplete or not of a kind that we can extend."""
 
 
+class BaseModelError(ModelError):
+    """The base model that a recipe trains is not as good as the recipe asks."""
+
+
 class MergeError(LongRecipeError, ValueError):
     """Checkpoints can't be averaged."""
 
@@ -114,6 +118,10 @@ class SlotsUnreachableError(SlotsError):
 
 class EvaluationError(LongRecipeError):
     """A measurement can't be taken."""
+
+
+class PublishError(LongRecipeError):
+    """A model can't be published: it is not there, its place holds something else, or other bytes arrived."""
 
 
 # EX_TEMPFAIL of sysexits.h: the same command, given again, goes on.

@@ -2,7 +2,14 @@
 
 import errno
 
-from longrecipe_core.errors import CorpusError, JobPreemptedError, ModelError, RendezvousError, SlotsUnreachableError
+from longrecipe_core.errors import (
+    CorpusError,
+    JobPreemptedError,
+    ModelError,
+    PublishError,
+    RendezvousError,
+    SlotsUnreachableError,
+)
 
 RETRY_DELAYS = (10.0, 60.0, 300.0)
 """Seconds before each further try of a stage."""
@@ -45,7 +52,7 @@ def is_curable(error: BaseException) -> bool:
 
     Memory that does not suffice, a wrong recipe, a job's own error and a full disk are not: they would come again.
     """
-    if isinstance(error, CorpusError | ModelError) and error.__cause__ is not None:
+    if isinstance(error, CorpusError | ModelError | PublishError) and error.__cause__ is not None:
         return is_storage_error(error.__cause__)  # sources and models lie in object stores, too
     return isinstance(error, JobPreemptedError | RendezvousError | SlotsUnreachableError) or is_storage_error(error)
 

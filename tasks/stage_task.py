@@ -31,12 +31,13 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
             cache_policy=NO_CACHE,
             retries=len(RETRY_DELAYS),
             retry_delay_seconds=list(RETRY_DELAYS),
-            retry_condition_fn=_may_succeed,
+            retry_condition_fn=may_succeed,
         )(function)
 
     return decorate
 
 
-def _may_succeed(task: "Task[..., Any]", task_run: TaskRun, state: "State[Any]") -> bool:
+def may_succeed(task: "Task[..., Any]", task_run: TaskRun, state: "State[Any]") -> bool:
+    """Whether another try can help, for a task's `retry_condition_fn`."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, BaseException) and is_curable(error)

@@ -13,7 +13,7 @@ from deployments.names import WORK_POOL
 from longrecipe_core.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["extend-context", "prepare-data", "train-stage", "merge-sweep", "evaluate-model", "retrain"]
+NAMES = ["extend-context", "prepare-data", "train-stage", "merge-sweep", "evaluate-model", "retrain", "publish"]
 
 
 @pytest.fixture(scope="module")
