@@ -4,7 +4,7 @@ from pathlib import Path
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore
 from longrecipe_core.evaluation.measurements import Row
-from longrecipe_core.evaluation.seeds_rows import MEASURES
+from longrecipe_core.evaluation.seeds_rows import MEASURES, full_row
 from longrecipe_core.evaluation.table import read_rows
 from longrecipe_core.recipe.comparison import Training
 from longrecipe_core.training.metrics_file import read_metrics
@@ -33,20 +33,19 @@ def training_rows(store: ArtifactStore, training: Training, extended: ArtifactRe
         "tokens": float(sum(row["tokens"] for row in steps)),
         "seconds": float(sum(row["seconds"] for row in steps)),
     }
-    return [names | {"measure": measure, "value": value} for measure, value in spent.items()] + _measured(
-        store, names, measured
-    )
+    rows = [full_row(names | {"measure": measure, "value": value}) for measure, value in spent.items()]
+    return rows + _measured(store, names, measured)
 
 
 def window_row(name: str, window: int) -> Row:
     """Which part of the target length the base model had."""
-    return {"group": "references", "variant": name, "measure": "window", "value": float(window)}
+    return full_row({"group": "references", "variant": name, "measure": "window", "value": float(window)})
 
 
 def _measured(store: ArtifactStore, names: Row, measured: ArtifactRef) -> list[Row]:
     kept = ("measure", "start", "end", "value", "standard_error", "count")
     rows = read_rows(store.fetch(measured))
-    found = [names | {key: row[key] for key in kept} for row in rows if row["measure"] in MEASURES]
+    found = [full_row(names | {key: row[key] for key in kept}) for row in rows if row["measure"] in MEASURES]
     # Of one document or sample there is no error.
     return [row | {"standard_error": _number(row["standard_error"])} for row in found]
 

@@ -12,7 +12,7 @@ from longrecipe_core.evaluation.seeds_rows import names, places, values, window_
 
 TITLES = {
     "nll": ("position in the document (tokens)", "mean NLL (nats per token)"),
-    "copying": ("distance of the copy (tokens)", "share of copies that are right"),
+    "copying": ("distance of the copy (tokens)", "share of copied tokens that are foretold"),
     "passkey": ("distance of the key (tokens)", "share of keys found"),
 }
 

@@ -18,6 +18,11 @@ PerSeed = dict[int | None, float]
 """A figure by training seed; references have none."""
 
 
+def full_row(given: Row) -> Row:
+    """With all of `COLUMNS`, in order; None where nothing is given."""
+    return dict.fromkeys(COLUMNS) | given
+
+
 def write_tsv(rows: Iterable[Row], path: Path) -> None:
     """With every digit; what a row has not is empty."""
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -93,7 +93,7 @@ def _by_place(rows: Sequence[Row], models: Sequence[str]) -> list[Table]:
     window = window_of(rows)
     titles = {
         "nll": f"NLL, nats per token, at positions; the old window ends at {window}",
-        "copying": f"Copying: share of spans given back token for token, by distance; the old window is {window}",
+        "copying": f"Copying: share of the copied tokens that are foretold, by distance; the old window is {window}",
         "passkey": f"Passkey: share of keys found, by distance; the old window is {window}",
     }
     found = []
