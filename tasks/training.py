@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from longrecipe_core.artifacts import ArtifactRef
+from longrecipe_core.evaluation.minimum_copying import check_base_copying
 from tasks.run import Run, StageOutcome, Work, settle
 from tasks.stage_task import stage_task
 from tasks.training_run import train
@@ -12,8 +13,17 @@ from tasks.training_run import train
 
 @stage_task("base")
 def base(run: Run, corpus: ArtifactRef) -> StageOutcome:
-    """Train a tokenizer and a small base model on the spot."""
-    return settle(run, "base", {"corpus": corpus}, _base)
+    """Train a tokenizer and a small base model on the spot.
+
+    Raises BaseModelError where it copies less than the recipe asks. It is in the store all the same: what is enough is
+    asked anew in every run, of what was measured when it was trained.
+    """
+    outcome = settle(run, "base", {"corpus": corpus}, _base)
+    minimum = run.recipe.base and run.recipe.base.minimum_copying
+    found = run.open_store().manifest_of(outcome.ref).metrics.get("copying") if minimum else None
+    if minimum and isinstance(found, dict):  # an adopted checkpoint was not measured: whoever adopts it knows it
+        check_base_copying(found, minimum, outcome.ref.uri)
+    return outcome
 
 
 @stage_task("warmup")
@@ -46,6 +56,8 @@ def _base(work: Work) -> dict[str, Any]:
         tokenize,
         train_tokenizer,
     )
+    from longrecipe_core.corpus.tokenizer_training import plain_ids
+    from longrecipe_core.evaluation.base_copying import measure_base_copying
     from longrecipe_core.modeling import make_tiny_config, make_tiny_model
     from longrecipe_core.training.job import DataSpec
 
@@ -88,8 +100,15 @@ def _base(work: Work) -> dict[str, Any]:
         tokens=scratch / "tokens",
         length=section.window,
         samples=(training.steps or 0) * training.global_batch or None,
+        copies=section.copies,
+        random_ids=plain_ids(tokenizer) if section.copies is not None else None,
     )
-    return {"corpus": counts} | train(work, start=scratch / "start", data=data, training=training, rope=None)
+    metrics = {"corpus": counts} | train(work, start=scratch / "start", data=data, training=training, rope=None)
+    if section.minimum_copying is not None:
+        metrics["copying"] = measure_base_copying(
+            work.output, scratch / "tokens", section.minimum_copying, window=section.window, seed=recipe.seed
+        )
+    return metrics
 
 
 def _warmup(work: Work) -> dict[str, Any]:

@@ -3,10 +3,16 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from longrecipe_core.errors import CorpusError
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # spelled so that prose and source code don't hold them
+
+
+def plain_ids(tokenizer: Any) -> tuple[int, int]:
+    """First id that is no special token, and the number of ids, of a tokenizer made by `train_tokenizer`."""
+    return max(tokenizer.all_special_ids) + 1, len(tokenizer)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int, directory: Path, *, model_max_length: int) -> None:

@@ -39,8 +39,7 @@ class Text:
     def prompts(self, section: CopyingSection, distance: int, seed: int) -> Ints:
         """Ids `[samples, prefix + span + distance + span]`: a span, `distance` tokens of a document, the span again.
 
-        A span's tokens are drawn one by one, each of the vocabulary alike, so that nothing but the span itself tells what
-        comes next.
+        A span's tokens are drawn one by one, each of the vocabulary alike, so that only the span tells what comes next.
 
         Raises:
             EvaluationError: No document has `distance` tokens.
@@ -62,7 +61,7 @@ class Text:
 
 
 def check_copying(section: CopyingSection, prefix: int, target_length: int) -> None:
-    """Raise EvaluationError where a prompt, `prefix` tokens of the tokenizer's own included, is above the target length."""
+    """Raise EvaluationError where a prompt, with `prefix` tokens of the tokenizer's own, is above the target length."""
     length = prefix + section.length
     if length > target_length:
         raise EvaluationError(

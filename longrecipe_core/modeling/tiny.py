@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from longrecipe_core.modeling.checkpoint import save_model
 from longrecipe_core.modeling.completeness import CheckpointSummary, finish_checkpoint
-from longrecipe_core.recipe.sections import BaseSection
+from longrecipe_core.recipe import BaseSection
 
 
 def make_tiny_config(

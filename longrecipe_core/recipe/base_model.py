@@ -37,7 +37,8 @@ class BaseSection(Section):
             raise ValueError("training.lora would freeze the random weights that the base starts from; allowed: null")
         if self.copies is not None and 2 * self.copies.span[1] > self.window:
             raise ValueError(
-                f"copies.span {list(self.copies.span)}: twice {self.copies.span[1]} tokens don't fit window {self.window}"
+                f"copies.span {list(self.copies.span)}: twice {self.copies.span[1]} tokens don't fit window "
+                f"{self.window}"
             )
         if self.copies is not None and self.training.steps is None:
             raise ValueError("training.steps is missing: copies change from the first step to the last")

@@ -13,7 +13,9 @@ CUE = 4
 class CopyingSection(Section):
     """A span of random tokens, a piece of a validation document, the span again: how much of it is foretold."""
 
-    distances: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(description="tokens between the span and its copy")
+    distances: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(
+        description="tokens between the span and its copy"
+    )
     span: int = Field(16, gt=CUE, description="tokens of the span; the first 4 of the copy are a cue and not counted")
     samples: int = Field(64, ge=2, description="per distance")
 

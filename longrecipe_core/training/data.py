@@ -15,6 +15,7 @@ from longrecipe_core.corpus import PackedShards, TokenShards
 from longrecipe_core.corpus.randomness import generator
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.positions.samples import IndexedSamples
+from longrecipe_core.training.copies import put_copies
 from longrecipe_core.training.job import DataSpec
 
 IGNORED = -100
@@ -50,6 +51,9 @@ class Batch:
 class Samples(Protocol):
     """Any data set of samples."""
 
+    in_order: bool
+    """Sample n is the n-th that is trained on; else each epoch has an order of its own."""
+
     def __len__(self) -> int: ...
 
     def sample(self, number: int) -> Sample:
@@ -59,6 +63,8 @@ class Samples(Protocol):
 
 class Indexed:
     """Long documents at the positions that the index drew."""
+
+    in_order = False
 
     def __init__(self, spec: DataSpec) -> None:
         if spec.index is None:
@@ -76,6 +82,8 @@ class Indexed:
 
 class Packed:
     """Annealing rows: prompt and response, EOS between, identity positions (paper, section 4.3)."""
+
+    in_order = False
 
     def __init__(self, spec: DataSpec) -> None:
         self._rows = PackedShards(spec.tokens)
@@ -106,9 +114,16 @@ class Packed:
 
 
 class Windows:
-    """Plain windows of the base model's length, drawn uniformly over all tokens; for training a base model."""
+    """Windows of the base model's length, drawn uniformly over all tokens; for training a base model.
+
+    Where the spec says so, copies are put into them. What these are like changes from the first sample to the last, so
+    they are then trained on in that order; each is a draw of its own.
+    """
 
     def __init__(self, spec: DataSpec, seed: int) -> None:
+        self.in_order = spec.copies is not None
+        if spec.copies is not None and spec.random_ids is None:
+            raise TrainingError("windows with copies need random_ids")
         self._tokens = TokenShards(spec.tokens, "train")
         self._room = np.cumsum(np.maximum(0, self._tokens.lengths - spec.length + 1))
         if self._room.size == 0 or self._room[-1] == 0:
@@ -129,7 +144,14 @@ class Windows:
         row = int(np.searchsorted(self._room, place, side="right"))
         start = place - (int(self._room[row - 1]) if row else 0)
         tokens = self._tokens.input_ids(row)[start : start + self._spec.length].astype(np.int64)
-        return Sample(tokens, np.arange(tokens.size, dtype=np.int64), np.append(tokens[1:], IGNORED))
+        foreseen = np.ones(tokens.size, dtype=bool)
+        if self._spec.copies is not None and self._spec.random_ids is not None:
+            rng = generator(self._seed, "copies", number)
+            copied = put_copies(tokens, self._spec.copies, number / len(self), self._spec.random_ids, rng)
+            # Nothing can be learned from guessing random tokens, but their gradients are noise.
+            tokens, foreseen = copied.tokens, ~copied.unforeseen
+        labels = np.where(foreseen[1:], tokens[1:], IGNORED)
+        return Sample(tokens, np.arange(tokens.size, dtype=np.int64), np.append(labels, IGNORED))
 
 
 def open_samples(spec: DataSpec, seed: int) -> Samples:
@@ -177,7 +199,9 @@ class Batches:
     def _number(self, drawn: int) -> int:
         epoch, place = divmod(drawn, len(self._samples))
         if epoch != self._epoch:
-            self._order = generator(self._seed, self._stage, "order", epoch).permutation(len(self._samples))
+            self._order = np.arange(len(self._samples))
+            if not self._samples.in_order:
+                self._order = generator(self._seed, self._stage, "order", epoch).permutation(len(self._samples))
             self._epoch = epoch
         return int(self._order[place])
 

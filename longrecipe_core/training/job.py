@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from longrecipe_core.recipe import LaunchSection, RopeSection, TrainingSection
+from longrecipe_core.recipe import CopiesSection, LaunchSection, RopeSection, TrainingSection
 from longrecipe_core.recipe.sections import Section
 
 
@@ -19,6 +19,8 @@ class DataSpec(Section):
     loss_on_prompt: bool = Field(True, description="packed only")
     attention_across_samples: bool = Field(True, description="packed only")
     samples: int | None = Field(None, description="windows only: how many to draw")
+    copies: CopiesSection | None = Field(None, description="windows only: put copies into them")
+    random_ids: tuple[int, int] | None = Field(None, description="where copies are put: random tokens are from..to - 1")
 
 
 class TrainingJob(Section):

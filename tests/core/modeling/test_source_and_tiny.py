@@ -14,7 +14,7 @@ from longrecipe_core.modeling import (
     make_tiny_model,
     model_identity,
 )
-from longrecipe_core.recipe.sections import BaseSection, TrainingSection
+from longrecipe_core.recipe import BaseSection, TrainingSection
 
 SECTION = BaseSection(
     vocabulary_size=300, hidden_size=32, intermediate_size=48, layers=1, query_heads=2, kv_heads=1, window=64,

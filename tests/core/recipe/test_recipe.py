@@ -196,6 +196,10 @@ MISTAKES = {
         ["evaluation.passkey.distances=[10, 1024]"],
         ["evaluation.passkey.distances: 1024", "context.target_length 1024"],
     ),
+    "copying beyond the target": (
+        ["evaluation.copying={distances: [10, 993]}"],
+        ["evaluation.copying: distance 993 and two spans of 16", "1025 tokens", "context.target_length 1024"],
+    ),
     "minimum above the target": (
         ["evaluation.minimum_length=1025"],
         ["evaluation.minimum_length 1025", "context.target_length 1024"],

@@ -77,6 +77,8 @@ def test_less_than_one_length_of_windows_is_no_training(tmp_path):
 class Numbered:
     """Twelve samples that are their own number."""
 
+    in_order = False
+
     def __len__(self):
         return 12
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polling import wait_until
 
 from longrecipe_core.errors import TrainingError
 from longrecipe_core.training.data import Batches, Sample, read_ahead
@@ -17,6 +18,8 @@ from longrecipe_core.training.metrics import Metrics
 
 class Counted:
     """Seven samples; notes which were read, and fails at one if asked to."""
+
+    in_order = False
 
     def __init__(self, fails_at=None):
         self.read, self.threads, self.fails_at = [], set(), fails_at
@@ -64,11 +67,8 @@ def test_the_next_step_is_read_while_one_is_computed_and_no_further():
     samples = Counted()
     with closing(read_ahead(batches_of(samples), 0, 5)) as steps:
         next(steps)
-        for _ in range(1000):  # this thread asks for nothing meanwhile
-            if len(samples.read) == 4:  # two samples per rank and step
-                break
-            readers()[0].join(0.01)
-        assert len(samples.read) == 4
+        # This thread asks for nothing meanwhile. Two samples per rank and step.
+        wait_until(lambda: len(samples.read) == 4)
     assert len(samples.read) == 4
     assert len(samples.threads) == 1
     assert threading.current_thread().name not in samples.threads
