@@ -11,9 +11,19 @@ from prefect.utilities.schema_tools.validation import validate
 
 from deployments.names import WORK_POOL
 from longrecipe_core.recipe import Recipe
+from longrecipe_core.recipe.comparison import Comparison
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["extend-context", "prepare-data", "train-stage", "merge-sweep", "evaluate-model", "retrain", "publish"]
+NAMES = [
+    "extend-context",
+    "prepare-data",
+    "train-stage",
+    "merge-sweep",
+    "evaluate-model",
+    "retrain",
+    "compare",
+    "publish",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,4 +59,7 @@ def test_what_is_filled_in_fits_the_form(document, monkeypatch):
         schema = parameter_schema(flow).model_dump_for_openapi()
         # What is still missing, such as a checkpoint, only the person who runs it knows.
         assert validate(deployment.parameters, schema, ignore_required=True) == []
-        Recipe.load(deployment.parameters["recipe"])
+        if "comparison" in deployment.parameters:
+            Comparison.load(deployment.parameters["comparison"])
+        else:
+            Recipe.load(deployment.parameters["recipe"])
