@@ -23,8 +23,8 @@ def put_copies(
 ) -> Copied:
     """Text `[length]` with copies as `section` says, or as it is: `section.share` of all sequences get copies.
 
-    Far: one span and its copy, both whole, at a distance that is drawn from all that there is room for. Else
-    the span is repeated from the sequence's start to its end. A span is the text that stands there, or random tokens, whose
+    Far: one span and its copy, both whole, at a distance that is drawn from all that there is room for. Else the span
+    is repeated from the sequence's start to its end. A span is the text that stands there, or random tokens, whose
     share goes from the first to the second of `section.random_share` while `progress` goes from 0 to 1.
 
     Args:
