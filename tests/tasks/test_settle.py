@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from polling import wait_until
+from polling import PATIENCE, wait_until
 from smallest_recipe import RECIPE
 
 from longrecipe_core.artifacts import ArtifactRef, ArtifactStore, Lease, TrainingState, fingerprint
@@ -78,7 +78,7 @@ def test_of_two_runs_one_works_and_the_other_waits_and_reuses(run):
 
     def make(work):
         calls.append(work.key)
-        assert both_in.wait(60)
+        assert both_in.wait(PATIENCE)
         (work.output / "data.txt").write_text("made")
         return {"rows": 1}
 
@@ -87,7 +87,7 @@ def test_of_two_runs_one_works_and_the_other_waits_and_reuses(run):
         thread.start()
     both_in.set()
     for thread in threads:
-        thread.join(120)
+        thread.join(PATIENCE)
     assert len(calls) == 1
     assert sorted(outcome.status for outcome in outcomes) == ["hit", "ran"]
     assert outcomes[0].ref == outcomes[1].ref
@@ -299,7 +299,7 @@ def test_a_lost_lease_stops_the_job(training):
     def train():
         with states_kept(state, directory, 2, print) as stop:
             work.lease._lost = "taken over by a test"
-            assert stop.wait(60)
+            assert stop.wait(PATIENCE)
             raise LaunchError("the job ended with code 143")
 
     with pytest.raises(LeaseLostError):

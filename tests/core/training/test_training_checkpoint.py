@@ -128,21 +128,21 @@ def test_rank_0_takes_no_directory_away_that_other_ranks_make(tmp_path, monkeypa
     def slow_is_dir(path):
         if threading.current_thread() is other:
             exists.set()
-            assert look_again.wait(60)
+            assert look_again.wait(PATIENCE)
         return is_dir(path)
 
     def before_the_other_looks(function):
         def called(*arguments, **options):
             result = function(*arguments, **options)
             look_again.set()
-            other.join(60)
+            other.join(PATIENCE)
             return result
 
         return called
 
     monkeypatch.setattr(Path, "is_dir", slow_is_dir)
     other.start()
-    assert exists.wait(60)
+    assert exists.wait(PATIENCE)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", before_the_other_looks(shutil.rmtree))
         patch.setattr(checkpoint, "write", before_the_other_looks(checkpoint.write))
