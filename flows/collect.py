@@ -15,7 +15,7 @@ from longrecipe_core.artifacts.manifest import plain_recipe
 from longrecipe_core.artifacts.store import POINTERS
 from longrecipe_core.errors import StoreError
 from longrecipe_core.recipe import Recipe, stage_part
-from tasks.stages import STAGES, used_stages
+from tasks.stages import OF_NO_RECIPE, STAGES, used_stages
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -75,10 +75,12 @@ def kept_runs(
 
 
 def models_of(runs: Sequence[RunRecord]) -> list[str]:
-    """Paths of the models that recipes start from, which may be artifacts that earlier runs have made."""
+    """Paths of the models that recipes start from or measure, which may be artifacts that earlier runs have made."""
     trees: list[Any] = [run.recipe for run in runs]
     sections = [tree.get("model") for tree in trees] + [(tree.get("score") or {}).get("model") for tree in trees]
-    return [section["path"] for section in sections if section]
+    for tree in trees:
+        sections += (tree.get("evaluation") or {}).get("models") or ()
+    return [section["path"] for section in sections if section and section["path"]]
 
 
 def pointed_at(store: ArtifactStore) -> list[str]:
@@ -112,7 +114,7 @@ def hit_by(runs: Sequence[RunRecord]) -> Callable[[Manifest], bool]:
                     f"run {run.id}: is running with a recipe of another release; wait for its end"
                 ) from None
             continue  # it could not be resumed by this release
-        for stage in [*used_stages(recipe), STAGES["measure"]]:
+        for stage in [*used_stages(recipe), *(STAGES[name] for name in OF_NO_RECIPE)]:
             parts.setdefault(stage.name, []).append(plain_recipe(stage_part(recipe, stage.name)))
 
     def hit(manifest: Manifest) -> bool:

@@ -73,8 +73,7 @@ def _evaluate(work: Work) -> dict[str, Any]:
         rope = recipe.rope if stage == "rope" else None
         return EvaluatedModel(name=OWN_MODELS[stage], directory=work.fetch("base" if rope else stage), rope=rope)
 
-    asked = recipe.evaluation.stages or tuple(stage for stage in OWN_MODELS if stage != "rope" or _changes_rope(recipe))
-    models = [own(stage) for stage in OWN_MODELS if stage in asked]
+    models = [own(stage) for stage in _own_stages(recipe)]
     for model in recipe.evaluation.models or ():
         of_base = model.path is None
         directory = work.fetch("base" if of_base else f"evaluation.models.{model.name}")
@@ -85,8 +84,10 @@ def _evaluate(work: Work) -> dict[str, Any]:
     return {"window": window, "nll": summary(read_rows(work.output), window, recipe.context.target_length)}
 
 
-def _changes_rope(recipe: Recipe) -> bool:
-    return recipe.rope.type != "none"
+def _own_stages(recipe: Recipe) -> list[EvaluatedStage]:
+    """Those whose models are measured, in their order."""
+    every = [stage for stage in OWN_MODELS if stage != "rope" or recipe.rope.type != "none"]
+    return [stage for stage in every if stage in (recipe.evaluation.stages or every)]
 
 
 def _measure(work: Work, rope: "RopeSection | None" = None) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def _report(work: Work) -> dict[str, Any]:
         index=work.fetch("index"),
         model_uri=merged.uri,
         model=MERGED,
-        reference=ROPE_ONLY if recipe.rope.type != "none" else BASE,
+        reference=ROPE_ONLY if "rope" in _own_stages(recipe) else BASE,
         nll=metrics["nll"],
         window=metrics.get("window"),
         impact=work.fetch("score") if "score" in work.inputs else None,
