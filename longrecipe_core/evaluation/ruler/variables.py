@@ -17,8 +17,9 @@ from longrecipe_core.evaluation.ruler.words import SHORT
 TEXT = (
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{context}\nQuestion: Find "
     "all variables that are assigned the value {value} in the text above. Answer: According to the chain(s) of "
-    "variable assignment in the text above, {count} variables are assigned the value {value}, they are: "
+    "variable assignment in the text above, {count} variables are assgined the value {value}, they are: "
 )
+"""Misspelt as it is published: what models are asked must be the same."""
 
 EXAMPLE_LINES = 12
 """Of noise, about 500 tokens with the text around them; as few as can be in prompts shorter than `words.SHORT`."""
@@ -41,7 +42,7 @@ class VariableTracking:
         """See `prompts.Task`; `size` counts lines of noise."""
         example, solution = self._chain(self.least if length < SHORT else EXAMPLE_LINES, 3, rng)
         text, names = self._chain(size, 5, rng)
-        return Draft(f"{example} {' '.join(solution)}\n\n{text}", names)
+        return Draft(f"{example} {' '.join(solution)}\n\n\n\n{text}", names)
 
     def _chain(self, lines: int, letters: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
         names: list[str] = []
@@ -52,9 +53,9 @@ class VariableTracking:
         value = int(rng.integers(10_000, 99_999))
         assignments = [f"VAR {names[0]} = {value}"]
         assignments += [f"VAR {later} = VAR {earlier} " for earlier, later in pairwise(names)]
-        context = [NOISE] * lines
+        context = [f"{NOISE}\n"] * lines
         for place, line in zip(
             sorted(rng.choice(lines, len(assignments), replace=False))[::-1], assignments[::-1], strict=True
         ):
             context.insert(int(place), line)
-        return TEXT.format(context="\n".join(context), value=value, count=len(names)), tuple(names)
+        return TEXT.format(context=" ".join(context), value=value, count=len(names)), tuple(names)

@@ -48,7 +48,7 @@ class CommonWords:
         short = length < SHORT
         example, solution = self._list(*((20, 3, 1) if short else (40, 10, 3)), rng)
         listed, answers = self._list(size, *((6, 1) if short else (30, 3)), rng)
-        text = f"{COMMON.format(context=example)} {numbered(solution)}\n{COMMON.format(context=listed)}"
+        text = f"{COMMON.format(context=example)}{numbered(solution)}\n{COMMON.format(context=listed)}"
         return Draft(text, answers)
 
     def _list(self, size: int, often: int, seldom: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
@@ -76,7 +76,7 @@ class FrequentWords:
 
     def draft(self, size: int, length: int, sample: int, rng: np.random.Generator) -> Draft:
         """See `prompts.Task`; `size` counts words, before counts are rounded down."""
-        kinds = max(5, (length - self.new_tokens) // 50)
+        kinds = max(5, length // 50)
         letters = np.array(list(string.ascii_lowercase))
         coded = dict.fromkeys("".join(row) for row in rng.choice(letters, (kinds + 8, self.letters)))
         vocabulary = ["...", *list(coded)[: kinds - 1]]

@@ -170,7 +170,7 @@ def test_random_depths_are_spread_over_the_text(tokenizer):
 
 def test_variables_make_one_chain_of_four_hops_in_order(tokenizer):
     for prompt, text in zip(*texts(tokenizer, ruler_task("vt", SECTION, HAYSTACK), 6000), strict=True):
-        example, task = text.split("\n\nMemorize")
+        example, task = text.split("\n\n\n\nMemorize")
         lines = re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", task)
         assert [name for name, _ in lines] == list(prompt.answers)
         assert [source for _, source in lines[1:]] == [name for name, _ in lines[:-1]]

@@ -283,3 +283,12 @@ def test_which_models_are_measured_is_no_matter_of_their_order_nor_of_where_they
 def test_an_unknown_stage_has_no_part():
     with pytest.raises(KeyError):
         stage_part(Recipe.parse(BASE), "extent")
+
+
+def test_what_is_measured_with_the_rope_change_only_depends_on_it_too():
+    recipe = Recipe.parse(BASE)
+    part = stage_part(recipe, "measure_rope")
+    assert part == stage_part(recipe, "measure") | {"rope": recipe.rope.model_dump(mode="json")}
+    other = Recipe.parse(BASE, ["rope={type: yarn}"])
+    assert stage_part(other, "measure") == stage_part(recipe, "measure")
+    assert stage_part(other, "measure_rope") != part
