@@ -115,6 +115,7 @@ def _plain(value: Any) -> float | str | None:
 
 def _rows(task: str, metrics: Metrics) -> list[Row]:
     rows: list[Row] = []
+    counts: dict[str, int] = metrics.get("sample_count") or {}  # of a group only
     for key, value in metrics.items():
         name, separator, chosen = key.partition(",")
         if not separator or name.endswith("_stderr") or isinstance(value, str):
@@ -130,7 +131,7 @@ def _rows(task: str, metrics: Metrics) -> list[Row]:
                 "metric": name if chosen == "none" else key,
                 "value": float(value),
                 "standard_error": error if isinstance(error, float) else float("nan"),
-                "count": int((metrics.get("sample_count") or {}).get(key, metrics["sample_len"])),
+                "count": int(counts.get(key, metrics["sample_len"])),
                 "length": length,
             }
         )
