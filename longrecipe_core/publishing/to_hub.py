@@ -23,7 +23,7 @@ def send(files: Sequence[PublishedFile], name: str, *, private: bool, replace: b
             refuses, or other bytes arrived.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     token = hub_token()
     if token is None:
