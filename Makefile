@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 prose ui bench-data bench-train bench-flow clean
+.PHONY: setup services demo test test-core test-tasks test-flows test-system lint format smollm2 prose ui bench-data bench-train bench-flow bench-eval clean
 
 setup: .venv/.installed
 
@@ -64,6 +64,10 @@ bench-train: setup
 # What orchestration costs, on a real server with a worker, about 6 minutes.
 bench-flow: setup
 	$(BIN)/python -m benchmarks.flow
+
+# Speed and memory of the evaluation, about 10 minutes.
+bench-eval: setup
+	$(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf .venv artifacts models

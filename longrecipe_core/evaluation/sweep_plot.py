@@ -28,10 +28,12 @@ def plot_sweep(sweep: MergeSweep, title: str, target: Path | BinaryIO, dpi: int 
         ("others", "lightgray", [place for place in shown if place not in sweep.front]),
     ):
         if some:
-            axes.scatter(*zip(*(places[place] for place in some), strict=True), s=36, color=colour, label=kind)
+            short, long = zip(*(places[place] for place in some), strict=True)
+            axes.scatter(short, long, s=36, color=colour, label=kind)
     if sweep.chosen is not None:
         label = "knee" if len(front) > 1 else "best in both"
-        axes.scatter(*places[sweep.chosen], s=240, marker="*", color="C3", zorder=3, label=label)
+        short_of_it, long_of_it = places[sweep.chosen]
+        axes.scatter(short_of_it, long_of_it, s=240, marker="*", color="C3", zorder=3, label=label)
     for place in shown:
         weight = f"{sweep.models[place].base_weight:g}"
         axes.annotate(weight, places[place], xytext=(7, 5), textcoords="offset points", fontsize="small")
