@@ -18,6 +18,11 @@ from polling import PATIENCE, wait_until
 from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+# By itself a server ends, or answers 503, when its database takes longer than 5 or 10 s.
+PATIENT = {
+    "PREFECT_SERVER_DATABASE_TIMEOUT": str(PATIENCE),
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": str(PATIENCE),
+}
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
@@ -106,7 +111,7 @@ def prefect_server(
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",  # else they ask at 4200
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
-    mine = {**common, **pages, **(settings or {})}
+    mine = {**common, **PATIENT, **pages, **(settings or {})}
     theirs = {**common, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     if database is not None:
         mine["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database

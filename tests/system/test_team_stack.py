@@ -14,7 +14,7 @@ from browser import browser_page
 from polling import PATIENCE, wait_until
 from ports import free_port, free_ports
 from postgres_server import PostgresServer, postgres  # noqa: F401
-from prefect_servers import ROOT, PrefectServer, answers, started, wait_for
+from prefect_servers import PATIENT, ROOT, PrefectServer, answers, started, wait_for
 from prefect_site import write_recipe
 
 AUTH = "team:a-password-of-this-test"
@@ -66,6 +66,7 @@ class Stack:
             "PREFECT_HOME": str(self.directory / service),
             "HF_HUB_OFFLINE": "1",
             "NO_PROXY": "127.0.0.1",
+            **PATIENT,
             **{name: str(value) for name, value in self.services[service]["environment"].items()},
         }
 
