@@ -1,5 +1,6 @@
 """Shard functions for Ray workers. `inputs["tokenize"]` is an artifact, beside which each call leaves a file."""
 
+import contextlib
 import os
 import signal
 import time
@@ -30,10 +31,25 @@ def square(inputs, job):
 
     number, directory = job
     note(directory, "computed", number)
-    time.sleep(0.2)  # so that one node can't do it all before the other has begun
     offset = int((inputs["tokenize"] / "offset.txt").read_text())
     node = ray.get_runtime_context().get_node_id()
     return offset + number * number, node, {name: os.environ.get(name) for name in SEEN}
+
+
+def square_on_both_nodes(inputs, job):
+    meet(Path(job[1]))
+    return square(inputs, job)
+
+
+def meet(directory):
+    """Return when both nodes are here, so that none can do it all before the other has begun; gives this one."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    (directory / f"node-{node}").touch()
+    while len(list(directory.glob("node-*"))) < 2:
+        time.sleep(0.02)
+    return node
 
 
 def killed_once(inputs, job):
@@ -72,17 +88,17 @@ def noted_drawing(inputs, job):
 
 
 def _noted(function, inputs, job):
-    """The stage's own function; notes node and process, and is killed if it is the first to find the order to be."""
-    import ray
+    """The stage's own function; notes node and process.
 
+    Once both nodes have done one, it is killed if it is the first to find the order to be.
+    """
     directory = Path(os.environ["RAY_TEST_NOTES"])
-    node = ray.get_runtime_context().get_node_id()
+    node = meet(directory)
     (directory / f"begun-{node}-{os.getpid()}-{time.monotonic_ns()}").touch()
-    time.sleep(0.2)  # so that one node can't do it all before the other has begun
-    try:
-        (directory / "kill").unlink()
-    except FileNotFoundError:
-        result = function(inputs, job)
-        (directory / f"done-{node}-{os.getpid()}-{time.monotonic_ns()}").touch()
-        return result
-    os.kill(os.getpid(), signal.SIGKILL)
+    if len({path.name.split("-")[1] for path in directory.glob("done-*")}) == 2:
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "kill").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    result = function(inputs, job)
+    (directory / f"done-{node}-{os.getpid()}-{time.monotonic_ns()}").touch()
+    return result

@@ -117,7 +117,9 @@ def one_stage():
 def test_shards_are_prefect_tasks_on_both_nodes(address, make_work, tmp_path, monkeypatch):
     lines = []
     work = make_work(lines, engine="ray", ray_address=address)
-    monkeypatch.setattr(ray_shards, "stage", lambda: list(each(work, ray_shards.square, 8, tmp_path / "notes")))
+    monkeypatch.setattr(
+        ray_shards, "stage", lambda: list(each(work, ray_shards.square_on_both_nodes, 8, tmp_path / "notes"))
+    )
     before = signal.getsignal(signal.SIGTERM)
     results = one_stage()
     assert signal.getsignal(signal.SIGTERM) is before
