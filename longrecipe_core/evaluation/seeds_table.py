@@ -86,7 +86,7 @@ def _summary(title: str, rows: Sequence[Row], models: Sequence[str], base: str) 
                 "" if name == base else _cell(short_loss(rows, name, base), 4, sign=True),
             )
         )
-    return Table(title, (*head, f"short-context loss: NLL {INSIDE} minus the base's"), tuple(lines))
+    return Table(title, (*head, "short-context loss"), tuple(lines))
 
 
 def _by_place(rows: Sequence[Row], models: Sequence[str]) -> list[Table]:
