@@ -12,8 +12,9 @@ class Stage:
     """One row of the method.
 
     `inputs` are earlier stages, or what comes from outside: `corpus`, `replay_sources`, `score_model` and
-    `benchmarks`; those that a recipe does not use fall away. `version` is raised by hand when the code would give another result from the same
-    inputs. Those of `OF_NO_RECIPE` are in no recipe's run: flows ask for them, with any checkpoint as their `model`.
+    `benchmarks`; those that a recipe does not use fall away. `version` is raised by hand when the code would give
+    another result from the same inputs. Those of `OF_NO_RECIPE` are in no recipe's run: flows ask for them, with
+    any checkpoint as their `model`.
     """
 
     name: str

@@ -131,7 +131,7 @@ def _rows(task: str, metrics: Metrics) -> list[Row]:
                 "metric": name if chosen == "none" else key,
                 "value": float(value),
                 "standard_error": error if isinstance(error, float) else float("nan"),
-                "count": int(counts.get(key, metrics["sample_len"])),
+                "count": int(counts[key] if key in counts else metrics["sample_len"]),
                 "length": length,
             }
         )

@@ -83,10 +83,10 @@ def copied_shares(
         EvaluationError: No document is long enough.
     """
     device = next(model.parameters()).device
-    prompts = torch.from_numpy(text.prompts(section, distance, seed))
+    prompts: torch.Tensor = torch.from_numpy(text.prompts(section, distance, seed))
     asked = section.span - CUE
     result = []
-    for batch in prompts.split(max(1, TOKENS_PER_FORWARD // prompts.shape[1])):
+    for batch in torch.split(prompts, max(1, TOKENS_PER_FORWARD // prompts.shape[1])):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             hidden = model.base_model(input_ids=batch.to(device), use_cache=False).last_hidden_state
             logits = model.get_output_embeddings()(hidden[:, -asked - 1 : -1])

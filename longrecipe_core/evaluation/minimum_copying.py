@@ -13,6 +13,6 @@ def check_base_copying(found: Mapping[str, Any], section: MinimumCopyingSection,
         values = ", ".join(f"{found[str(distance)]:.3f} at distance {distance}" for distance in section.distances)
         raise BaseModelError(
             f"base.minimum_copying.accuracy: {section.accuracy:g} is asked for at each distance, the trained base "
-            f"copies {values}; it stays in the store ({uri}): lower the accuracy to go on with it, or train another with "
-            f"a higher base.training.steps or base.copies.share"
+            f"copies {values}; it stays in the store ({uri}): lower the accuracy to go on with it, or train another "
+            f"with a higher base.training.steps or base.copies.share"
         )

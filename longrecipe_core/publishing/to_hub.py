@@ -50,9 +50,7 @@ def _send(
     api.create_repo(name, private=private or None, exist_ok=True)
     info = api.model_info(name, files_metadata=True)
     if private and not info.private:
-        raise PublishError(
-            f"hf://{name}: is there, and public; make it private on the hub, or take another name"
-        )
+        raise PublishError(f"hf://{name}: is there, and public; make it private on the hub, or take another name")
     found = _visible(info)
     wanted = {file.name: file for file in files}
     changed = [file for file in files if file.name not in found or not _same(found[file.name], file)]

@@ -24,9 +24,10 @@ def check_inputs(recipe: Recipe) -> None:
     Remote URLs and hub ids are looked at by the stage that reads them.
     """
     problems = [*_missing_sources(recipe), *_missing_questions(recipe)]
-    paths = {
-        "model.path": recipe.model and recipe.model.path,
-        "score.model.path": recipe.score and recipe.score.model and recipe.score.model.path,
+    scored = recipe.score.model if recipe.score else None
+    paths: dict[str, str | None] = {
+        "model.path": recipe.model.path if recipe.model else None,
+        "score.model.path": scored.path if scored else None,
     }
     paths |= {f"evaluation.models.{at}.path": model.path for at, model in enumerate(recipe.evaluation.models or ())}
     for key, path in paths.items():

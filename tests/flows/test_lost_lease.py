@@ -9,8 +9,11 @@ import uuid
 
 import pytest
 from polling import PATIENCE
-from prefect import flow_engine
+from prefect import flow, flow_engine
+from prefect.client.orchestration import get_client
 from prefect.concurrency import _leases
+from prefect.context import FlowRunContext
+from prefect.states import Pending
 
 import flows.extend_context
 
@@ -83,3 +86,33 @@ def test_once_is_enough():
         _leases.maintain_concurrency_lease,
         _leases.amaintain_concurrency_lease,
     ]
+
+
+def test_a_deployment_s_run_outlives_its_place_which_the_server_forgets(prefect_api, monkeypatch):
+    """With Prefect's own engine and server; the lease is given back behind the run's back."""
+    monkeypatch.setattr(_leases, "_RENEWAL_FRACTION", 0.003)  # about a second
+    monkeypatch.setattr(_leases, "_RENEWAL_RETRY_BASE_DELAY", 0.01)
+    told = Refusing()
+    logging.getLogger("prefect.flow_runs").addHandler(told)  # what is in the run's own log
+
+    @flow
+    def forgotten():
+        lease = FlowRunContext.get().flow_run.state.state_details.deployment_concurrency_lease_id
+        with get_client(sync_client=True) as client:
+            client.release_concurrency_slots_with_lease(lease)
+        assert told.warned.wait(PATIENCE)
+        for _ in range(20):
+            time.sleep(0.01)
+        return str(lease)
+
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = client.create_deployment(client.create_flow(forgotten), "limited", concurrency_limit=1)
+            run = client.create_flow_run_from_deployment(deployment)
+            client.set_flow_run_state(run.id, Pending())  # as a worker does: the server gives the place
+            lease = flow_engine.run_flow(forgotten, flow_run=client.read_flow_run(run.id))
+            assert client.read_flow_run(run.id).state.name == "Completed"
+    finally:
+        logging.getLogger("prefect.flow_runs").removeHandler(told)
+    assert lease in the_last(told).getMessage()
+    assert the_last(told).levelno == logging.WARNING

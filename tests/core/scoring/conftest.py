@@ -7,8 +7,7 @@ import torch
 
 from longrecipe_core.corpus import TokenWriter, load_tokenizer, train_tokenizer
 from longrecipe_core.modeling import load_model, make_tiny_config, make_tiny_model, save_model
-from longrecipe_core.recipe import LaunchSection, ScoreSection
-from longrecipe_core.recipe import BaseSection, TrainingSection
+from longrecipe_core.recipe import BaseSection, LaunchSection, ScoreSection, TrainingSection
 from longrecipe_core.scoring.job import ScoringJob
 
 # The last is too short for most tests, the one before it is longer than what is read.
