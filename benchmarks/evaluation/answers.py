@@ -34,7 +34,7 @@ def measure(report: Report, small: bool) -> None:
     rng = np.random.default_rng(SEED)
     # Prompts fill their length up to the last sentence, so they differ by some tokens.
     prompts = [
-        Prompt(rng.integers(model.config.vocab_size, size=LENGTH - NEW_TOKENS - n), ("",), NEW_TOKENS)
+        Prompt(rng.integers(model.config.vocab_size, size=LENGTH - NEW_TOKENS - n, dtype=np.int32), ("",), NEW_TOKENS)
         for n in range(SAMPLES)
     ]
 

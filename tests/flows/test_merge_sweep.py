@@ -1,9 +1,11 @@
 """A sweep over merges of one run's checkpoints: what it makes, what it says, and where it is shown."""
 
 import base64
+import contextlib
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,10 +24,11 @@ WINDOW = 32
 WEIGHTS = [0, 0.4, 0.5, 1]
 
 
-def call(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["longrecipe", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+def call(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["longrecipe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
     return ended.value.code
 
 
@@ -37,18 +40,21 @@ def mean_losses(directory: Path, model: str) -> tuple[float, float]:
     return tuple(np.average([r["value"] for r in part], weights=[r["count"] for r in part]) for part in parts)
 
 
-@pytest.fixture
-def swept(first_run, recipe_file, store, tmp_path, monkeypatch, capsys):
-    """The command's lines, its last line, and where plot and table lie."""
-    output = tmp_path / "sweep"
+@pytest.fixture(scope="module")
+def swept(first_run, recipe_file, tmp_path_factory):
+    """A store with a run and a sweep; the command's lines, its last line, and where plot and table lie."""
+    root = tmp_path_factory.mktemp("swept")
+    store, output, told = root / "store", root / "sweep", io.StringIO()
+    shutil.copytree(first_run[0], store)
     options = ["--store", str(store), "--weights", *map(str, reversed(WEIGHTS)), "--output", str(output)]
-    assert call(monkeypatch, "merge-sweep", str(recipe_file), *options) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    return lines, json.loads(last), output
+    with contextlib.redirect_stdout(told):
+        assert call("merge-sweep", str(recipe_file), *options) == 0
+    *lines, last = told.getvalue().splitlines()
+    return store, lines, json.loads(last), output
 
 
-def test_merge_sweep(first_run, store, swept):
-    lines, result, output = swept
+def test_merge_sweep(first_run, swept):
+    store, lines, result, output = swept
     made = {outcome.stage: outcome.ref for outcome in first_run[1].outcomes}
     head, *table = [line.split("\t") for line in (output / "merge-sweep.tsv").read_text().splitlines()]
     table = [dict(zip(head, row, strict=True)) for row in table]
@@ -81,10 +87,11 @@ def test_merge_sweep(first_run, store, swept):
 
 
 def test_a_sweep_is_shown_by_prefect_and_stages_are_hits_the_second_time(
-    swept, store, recipe_file, tmp_path, monkeypatch, capsys
+    swept, recipe_file, tmp_path, monkeypatch, capsys
 ):
+    store = swept[0]
     monkeypatch.chdir(tmp_path)  # plot and table go below the current directory
-    assert call(monkeypatch, "merge-sweep", str(recipe_file), "--store", str(store), "--weights", "0.4", "1") == 0
+    assert call("merge-sweep", str(recipe_file), "--store", str(store), "--weights", "0.4", "1") == 0
     printed = capsys.readouterr().out.splitlines()
     assert {stage["status"] for stage in json.loads(printed[-1])["stages"]} == {"hit"}
     assert (tmp_path / "merge-sweep" / "seconds" / "merge-sweep.png").exists()
@@ -103,9 +110,9 @@ def test_a_sweep_is_shown_by_prefect_and_stages_are_hits_the_second_time(
 
 def test_a_sweep_without_a_run_is_one_line_and_what_would_do(prefect_api, recipe_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "merge-sweep", str(recipe_file), "--store", str(tmp_path / "empty")) == 1
+    assert call("merge-sweep", str(recipe_file), "--store", str(tmp_path / "empty")) == 1
     told = capsys.readouterr().err
     assert "longrecipe: base: comes before start_from merge" in told
     assert f"longrecipe run {recipe_file}" in told
-    assert call(monkeypatch, "merge-sweep", str(recipe_file), "--weights", "1.5") == 2
+    assert call("merge-sweep", str(recipe_file), "--weights", "1.5") == 2
     assert "'1.5' must be a number from 0 to 1" in capsys.readouterr().err
