@@ -81,6 +81,7 @@ DECIDES = {
     **{f"corpus.sources.{key}": (v, "base tokenize" if part else "") for key, (v, part) in SOURCE.items()},
     "corpus.validation_share": ("0.1", "base tokenize"),
     "corpus.sources.weight": ("2.5", "index"),
+    "corpus.sources.validation_share": ("0.3", "base tokenize"),
     "corpus.minimum_tokens": ("11", "base tokenize"),
     "corpus.maximum_tokens": ("100001", "base tokenize"),
     "corpus.deduplicate": ("near", "base tokenize"),
