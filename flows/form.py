@@ -22,7 +22,8 @@ class ForPeople:
         return node
 
     def _tell_sections(self, node: Node, handler: GetJsonSchemaHandler) -> None:
-        for form in (node, *node.get("anyOf", ()), node.get("items", {})):
+        forms = (node, *node.get("anyOf", ()))
+        for form in (*forms, *(form.get("items", {}) for form in forms)):  # a list of sections may be optional, too
             if "$ref" in form:
                 for position, field in enumerate(handler.resolve_ref_schema(form)["properties"].values()):
                     field["position"] = position
