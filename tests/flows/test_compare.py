@@ -8,13 +8,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from accelerate.state import AcceleratorState
 from smallest_recipe import RECIPE
 
 from flows.compare import compare
 from flows.resume import comparison_line
+from longrecipe_core import launching
 from longrecipe_core.artifacts import ArtifactStore, RunRecords
+from longrecipe_core.evaluation.evaluate import evaluate
+from longrecipe_core.evaluation.job import EvaluationJob
 from longrecipe_core.evaluation.seeds_rows import COLUMNS
 from longrecipe_core.recipe import Recipe
+from longrecipe_core.training.job import TrainingJob
+from longrecipe_core.training.loop import train
 from tasks.run import Run
 
 FIRST, SECOND = "sentences", "full-length"
@@ -23,7 +29,26 @@ SEEDS = (1, 2)
 
 
 @pytest.fixture(scope="module")
-def compared(first_run, recipe_file, tmp_path_factory):
+def jobs_here():
+    """Jobs run in this process: a dozen starts of Python with torch would be most of the time."""
+
+    def train_here(job, **_):
+        train(TrainingJob.model_validate_json(job.read_text()))
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(launching, "launch_training", train_here)
+        patch.setattr(
+            launching,
+            "launch_evaluation",
+            lambda job, **_: evaluate(EvaluationJob.model_validate_json(job.read_text())),
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def compared(jobs_here, first_run, recipe_file, tmp_path_factory):
     """The file, a copy of the first run's store (so that the base is there), the output, and what came back."""
     root = tmp_path_factory.mktemp("compare")
     shutil.copytree(first_run[0], root / "store")
@@ -53,7 +78,8 @@ def evaluation(ref) -> list[dict]:
 def cells(page: str, title: str) -> dict[str, dict[str, str]]:
     """One table of the page: by variant and column."""
     lines = page.partition(f"**{title}")[2].splitlines()[2:]
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
+    lines = lines[: [*lines, ""].index("")]  # of the page's last table, to its end
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(table[0], row, strict=True)) for row in table[2:]}
 
 

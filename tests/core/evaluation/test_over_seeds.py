@@ -8,6 +8,7 @@ from scipy import stats
 
 from longrecipe_core.errors import EvaluationError
 from longrecipe_core.evaluation.over_seeds import STUDENT_T, Mean, over_seeds, paired
+from longrecipe_core.evaluation.seeds_document import BEGIN, END, main, put_into
 from longrecipe_core.evaluation.seeds_rows import full_row, part, read_tsv, short_loss, write_tsv
 from longrecipe_core.evaluation.seeds_table import shown, tables
 
@@ -143,3 +144,17 @@ def test_a_table_in_a_terminal_and_on_a_page():
 )
 def test_how_a_mean_is_shown(mean, decimals, sign, text):
     assert shown(mean, decimals, sign=sign) == text
+
+
+def test_tables_are_put_between_the_marks_of_a_page(tmp_path):
+    page, file = tmp_path / "page.md", tmp_path / "rows.tsv"
+    write_tsv(rows(), file)
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        assert main([str(page), str(file), "a"]) == 0
+        head, _, rest = page.read_text().partition(BEGIN)
+        made, _, tail = rest.partition(END)
+        assert (head, tail) == ("before\n", "\nafter\n")
+        assert made.strip() == "\n\n".join(table.markdown() for table in tables(rows(), "base", "a"))
+    with pytest.raises(ValueError, match="no place for the tables"):
+        put_into("before\n", rows(), "a")
