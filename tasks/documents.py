@@ -37,7 +37,7 @@ def check_documents(work: Work) -> None:
         for distance in evaluation.passkey.distances if evaluation.passkey is not None else ():
             check_passkey(tokenizer, distance, target)
         if evaluation.copying is not None:
-            check_copying(evaluation.copying, Encoder(tokenizer).prefix.size, target)
+            check_copying(evaluation.copying, Encoder(tokenizer).prefix.size, target, int(lengths.max()))
         haystack = partial(Haystack.of_documents, validation, tokenizer, longest(evaluation), recipe.seed)
         check_prompts(evaluation, Encoder(tokenizer), cache(haystack))
     check_vocabularies(work, other_references(recipe, work.store))

@@ -18,7 +18,9 @@ def measured_scores(run: Run, base: ArtifactRef, measured: ArtifactRef) -> Score
 
 def swept(run: Run, base: ArtifactRef, base_weight: float, model: ArtifactRef, measured: ArtifactRef) -> SweptModel:
     """The same of `model`, a merge with that weight of the base model."""
-    return swept_model(_logged_rows(run, measured), MEASURED, old_window(run, base), base_weight, model.uri)
+    benchmarks = run.recipe.evaluation.benchmarks
+    asked = benchmarks.tasks if benchmarks is not None else ()
+    return swept_model(_logged_rows(run, measured), MEASURED, old_window(run, base), base_weight, model.uri, asked)
 
 
 def _logged_rows(run: Run, measured: ArtifactRef) -> list[Row]:

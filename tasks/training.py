@@ -57,7 +57,7 @@ def _base(work: Work) -> dict[str, Any]:
         train_tokenizer,
     )
     from longrecipe_core.corpus.tokenizer_training import plain_ids
-    from longrecipe_core.evaluation.base_copying import measure_base_copying
+    from longrecipe_core.evaluation.base_copying import copying_documents, measure_base_copying
     from longrecipe_core.modeling import make_tiny_config, make_tiny_model
     from longrecipe_core.training.job import DataSpec
 
@@ -84,6 +84,8 @@ def _base(work: Work) -> dict[str, Any]:
         filters=Filters.of(recipe.corpus),
         progress=work.log,
     )
+    if section.minimum_copying is not None:
+        copying_documents(scratch / "tokens", section.minimum_copying, window=section.window, seed=recipe.seed)
     tokenizer = load_tokenizer(scratch / "tokenizer")
     config = make_tiny_config(
         section,

@@ -80,6 +80,7 @@ def tokenize(
     )
     labels = [source_label(number, source) for number, source in enumerate(sources)]
     shares = [share_of(source, validation_share) for source in sources]
+    sides: dict[str, bool] | None = {} if len(set(shares)) > 1 else None  # with one share, copies stand on one side
     kept = [[0, 0] for _ in sources]  # documents, tokens
     seen = array("Q")
     filter_ = Filter(filters)
@@ -87,11 +88,14 @@ def tokenize(
     validation = TokenWriter(output, "validation", tokens_per_shard)
     with train, validation, Ticker("tokenize", progress) as ticker, closing(encoder.documents()) as documents:
         for document in documents:
+            held_out = is_validation(document.document_id, shares[document.source])
             reason = filter_.reason(document)
+            if reason is None and sides is not None and sides.setdefault(document.document_id, held_out) != held_out:
+                reason = "copy_of_other_split"
             if reason is not None:
                 encoder.counts[document.source].skipped[reason] += 1
                 continue
-            writer = validation if is_validation(document.document_id, shares[document.source]) else train
+            writer = validation if held_out else train
             label = labels[document.source]
             writer.append(document.document_id, label, document.input_ids, document.prompt_tokens)
             seen.append(int(document.document_id[:16], 16))

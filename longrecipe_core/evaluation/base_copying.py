@@ -3,11 +3,26 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from longrecipe_core.corpus import TokenShards, load_tokenizer
-from longrecipe_core.evaluation.copying import Text, check_copying, copied_shares, copying_row
+from longrecipe_core.evaluation.copying import Text, copied_shares, copying_row
 from longrecipe_core.evaluation.nll import choose_documents
 from longrecipe_core.modeling import load_model
 from longrecipe_core.recipe import EvaluationSection, MinimumCopyingSection
+
+
+def copying_documents(
+    tokens: Path, section: MinimumCopyingSection, *, window: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ids `[documents, window]` and lengths, as `choose_documents` has them; also a check before anything is trained.
+
+    Raises:
+        EvaluationError: No validation document has the tokens of the longest distance.
+    """
+    text = EvaluationSection(documents=512, minimum_length=min(window, max(section.distances)))
+    return choose_documents(TokenShards(tokens, "validation"), text, window, seed)
 
 
 def measure_base_copying(
@@ -18,10 +33,7 @@ def measure_base_copying(
     Raises:
         EvaluationError: No validation document has the tokens of the window.
     """
-    text = EvaluationSection(documents=512, minimum_length=min(window, max(section.distances)))
-    documents, lengths = choose_documents(TokenShards(tokens, "validation"), text, window, seed)
-    found = Text.of(documents, lengths, load_tokenizer(directory))
-    check_copying(section, found.prefix.size, window)
+    found = Text.of(*copying_documents(tokens, section, window=window, seed=seed), load_tokenizer(directory))
     model: Any = load_model(directory).eval()
     rows = [
         copying_row(copied_shares(model, found, section, distance, seed=seed, bf16=False), distance)

@@ -116,6 +116,8 @@ def _plain(value: Any) -> float | str | None:
 def _rows(task: str, metrics: Metrics) -> list[Row]:
     rows: list[Row] = []
     counts: dict[str, int] = metrics.get("sample_count") or {}  # of a group only
+    # lm-eval's RULER counts the samples of all lengths together, of which each has as many.
+    lengths = sum(key.partition(",")[0].isdecimal() and value != -1 for key, value in metrics.items())
     for key, value in metrics.items():
         name, separator, chosen = key.partition(",")
         if not separator or name.endswith("_stderr") or isinstance(value, str):
@@ -131,7 +133,7 @@ def _rows(task: str, metrics: Metrics) -> list[Row]:
                 "metric": name if chosen == "none" else key,
                 "value": float(value),
                 "standard_error": error if isinstance(error, float) else float("nan"),
-                "count": int(counts[key] if key in counts else metrics["sample_len"]),
+                "count": int(counts[key] if key in counts else metrics["sample_len"]) // (lengths if length else 1),
                 "length": length,
             }
         )

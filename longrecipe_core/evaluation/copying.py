@@ -45,11 +45,7 @@ class Text:
             EvaluationError: No document has `distance` tokens.
         """
         long_enough = np.flatnonzero(self.lengths >= distance)
-        if long_enough.size == 0:
-            raise EvaluationError(
-                f"copying at distance {distance}: no validation document has so many tokens (the longest has "
-                f"{int(self.lengths.max())}): take shorter distances or longer documents"
-            )
+        _check_documents(distance, int(self.lengths.max()))
         rows = []
         for sample in range(section.samples):
             rng = generator(seed, "copying", distance, sample)
@@ -60,13 +56,24 @@ class Text:
         return np.stack(rows).astype(np.int64)
 
 
-def check_copying(section: CopyingSection, prefix: int, target_length: int) -> None:
-    """Raise EvaluationError where a prompt, with `prefix` tokens of the tokenizer's own, is above the target length."""
+def check_copying(section: CopyingSection, prefix: int, target_length: int, longest: int) -> None:
+    """Raise EvaluationError where a prompt, with `prefix` tokens of the tokenizer's own, is above the target length, or
+    a distance above the `longest` document's tokens.
+    """
+    _check_documents(max(section.distances), longest)
     length = prefix + section.length
     if length > target_length:
         raise EvaluationError(
             f"evaluation.copying: distance {max(section.distances)} and two spans of {section.span} make a prompt of "
             f"{length} tokens, above the target length {target_length}"
+        )
+
+
+def _check_documents(distance: int, longest: int) -> None:
+    if distance > longest:
+        raise EvaluationError(
+            f"copying at distance {distance}: no validation document has so many tokens (the longest has {longest}): "
+            f"take shorter distances or longer documents"
         )
 
 

@@ -72,7 +72,8 @@ def values(rows: Sequence[Row], variant: str, measure: str, place: tuple[int | N
 def part(rows: Sequence[Row], variant: str, measure: str, *, beyond: bool) -> PerSeed:
     """The mean over what lies inside the base model's window, or beyond it; by tokens or samples.
 
-    A bucket is inside when it ends there, and a distance when it is shorter than the window.
+    A bucket is inside when it ends there, and a distance when it is shorter than the window (the whole prompt is
+    longer: distances next to the window ask for a little more than it has).
     """
     window = window_of(rows)
     own: dict[int | None, list[Row]] = {}
@@ -85,6 +86,9 @@ def part(rows: Sequence[Row], variant: str, measure: str, *, beyond: bool) -> Pe
 
 
 def short_loss(rows: Sequence[Row], variant: str, base: str) -> PerSeed:
-    """NLL inside the base model's window minus that of the base, nats per token: above 0 the variant is worse there."""
-    (before,) = part(rows, base, "nll", beyond=False).values()
+    """NLL inside the base model's window minus that of the base, nats per token: above 0 the variant is worse there.
+
+    Empty where buckets are wider than the window, so that none lies inside.
+    """
+    (before,) = part(rows, base, "nll", beyond=False).values() or (0.0,)
     return {seed: value - before for seed, value in part(rows, variant, "nll", beyond=False).items()}

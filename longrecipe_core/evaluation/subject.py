@@ -111,7 +111,7 @@ class Subject:
         section, job = self._job.evaluation.copying, self._job
         assert section is not None
         text = Text.of(self._documents, self._lengths, self.tokenizer)
-        check_copying(section, text.prefix.size, job.target_length)
+        check_copying(section, text.prefix.size, job.target_length, int(self._lengths.max()))
         shares = copied_shares(self.model, text, section, distance, seed=job.seed, bf16=self._bf16)
         return [{"measure": "copying"} | copying_row(shares, distance)]
 

@@ -1,7 +1,7 @@
 """Merges of two models at several weights: long against short score, and the knee."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -124,19 +124,26 @@ class MergeSweep(BaseModel):
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def swept_model(rows: Sequence[Row], name: str, window: int, base_weight: float, uri: str) -> SweptModel:
-    """What an evaluation's rows say of model `name`. Raises EvaluationError where they have no loss of it."""
-    own = [row for row in rows if row["model"] == name and row["measure"] == "benchmark"]
+def swept_model(
+    rows: Sequence[Row], name: str, window: int, base_weight: float, uri: str, asked: Collection[str] = ()
+) -> SweptModel:
+    """What an evaluation's rows say of model `name`; `asked` are the benchmarks that the recipe names.
+
+    Raises:
+        EvaluationError: The rows have no loss of it.
+    """
+    own = [row for row in rows if row["model"] == name and row["measure"] == "benchmark" and row["task"] in asked]
     return SweptModel(
         base_weight=base_weight, scores=scores(rows, name, window), benchmarks=_benchmark_mean(own), uri=uri
     )
 
 
 def _benchmark_mean(rows: Sequence[Row]) -> float | None:
-    """Over tasks, each the mean of its metrics."""
+    """Over tasks and groups, each the mean of its metrics; a group's parts, which have rows too, are in its own."""
     tasks: dict[str, list[float]] = {}
     for row in rows:
-        if not str(row.get("metric") or "").endswith(LESS_IS_BETTER):
+        metric = str(row.get("metric") or "").partition(",")[0]  # behind the comma stands lm-eval's filter
+        if not metric.endswith(LESS_IS_BETTER):
             tasks.setdefault(row["task"], []).append(row["value"])
     means = [sum(values) / len(values) for values in tasks.values()]
     return sum(means) / len(means) if means else None

@@ -1,8 +1,9 @@
 """Public benchmarks, which EleutherAI's lm-eval takes."""
 
+from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from longrecipe_core.recipe.sections import Section
 
@@ -28,6 +29,21 @@ class BenchmarksSection(Section):
     )
     batch_size: int = Field(1, ge=1, description="samples that are computed together")
     confirm_unsafe: bool = Field(False, description="run code that a model writes, as HumanEval does, on this machine")
+
+    @field_validator("include_path")
+    @classmethod
+    def _home(cls, path: str | None) -> str | None:
+        """lm-eval takes `~` as it stands, finds no task there, and goes on with its own of the same name."""
+        return str(Path(path).expanduser()) if path is not None and path.startswith("~") else path
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        if self.limit is not None and len(self.lengths or ()) > 1:
+            raise ValueError(
+                f"limit {self.limit} takes the first samples, which are all of length {(self.lengths or (0,))[0]}: "
+                f"give lengths one entry, or no limit"
+            )
+        return self
 
     @model_validator(mode="after")
     def _once(self) -> Self:

@@ -46,6 +46,8 @@ def check_inputs(recipe: Recipe) -> None:
         except RecipeError as error:
             problems.append(str(error))
     problems += _missing_peft(recipe)
+    if recipe.evaluation.benchmarks is not None and importlib.util.find_spec("lm_eval") is None:
+        problems.append("evaluation.benchmarks: lm-eval is not installed; pip install '.[eval]'")
     if problems:
         raise RecipeError("\n".join(f"recipe {recipe.name}: {problem}" for problem in problems))
 

@@ -9,11 +9,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longrecipe_core.errors import RecipeError
+from longrecipe_core.recipe.evaluated_models import OWN_MODELS
 from longrecipe_core.recipe.problems import problem_lines
 from longrecipe_core.recipe.schema import Recipe, RecipeDumper, read_file
 from longrecipe_core.recipe.sections import Section
 
-BASE, STRETCHED = "base", "base, RoPE change only"
+BASE, STRETCHED = OWN_MODELS["base"], OWN_MODELS["rope"]
 """What the two references are called, beside which no variant may have the name."""
 FREE = ("selection", "positions", "score", "index", "context.train_length")
 """What a variant may change: nothing that the base, the tokens or the documents of the evaluation depend on, nor the

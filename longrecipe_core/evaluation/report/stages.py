@@ -1,7 +1,7 @@
 """What was made before the report: every stage above it, with its cost, its training's curve and where it came from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longrecipe_core.artifacts import Lineage
@@ -14,6 +14,8 @@ from longrecipe_core.evaluation.report.parts import Picture, Pictures, Section, 
 from longrecipe_core.recipe import Recipe
 
 TRAININGS = ("base", "warmup", "extend", "anneal")
+OTHER_MODELS = "evaluation.models."
+"""How stage `evaluate` calls such inputs."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,17 @@ class Made:
 
 
 def all_above(origins: Sequence[Lineage]) -> list[Lineage]:
-    """These and all that they were made from, each once, and none before what it was made from."""
+    """These and all that they were made from, each once, and none before what it was made from.
+
+    A model that was only measured beside the run's own stands as from outside: its trainings are no cost of this run.
+    """
     found: dict[str, Lineage] = {}
 
     def visit(one: Lineage) -> None:
         if one.uri not in found:
-            for above in one.inputs:
-                visit(above)
+            names = [entry.name or "" for entry in one.manifest.inputs] if one.manifest else []
+            for name, above in zip(names, one.inputs, strict=True):
+                visit(replace(above, manifest=None, inputs=()) if name.startswith(OTHER_MODELS) else above)
             found.setdefault(one.uri, one)
 
     for one in origins:

@@ -109,11 +109,13 @@ def test_the_row_has_the_error_of_a_mean_over_samples():
 
 
 def test_too_long(text):
-    check_copying(SECTION, 1, 55)
+    check_copying(SECTION, 1, 55, 60)
     with pytest.raises(
         EvaluationError, match=r"evaluation\.copying: distance 30 .*55 tokens, above the target length 54"
     ):
-        check_copying(SECTION, 1, 54)
+        check_copying(SECTION, 1, 54, 60)
+    with pytest.raises(EvaluationError, match=r"distance 30: no validation document .*the longest has 29"):
+        check_copying(SECTION, 1, 55, 29)
     with pytest.raises(EvaluationError, match=r"distance 61: no validation document .*the longest has 60"):
         text.prompts(SECTION, 61, seed=1)
 
