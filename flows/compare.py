@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from flows.by_name import run_stages
 from flows.lost_lease import outlive_lost_leases
 from flows.markdown import image
+from flows.output import make_output
 from flows.parameters import default_store
 from flows.recorded import recorded
 from flows.summary import RunSummary
@@ -56,7 +57,7 @@ def compare(
     asked = Comparison.load(comparison, overrides or ())
     check_recipe(asked.shared)
     run = Run(recipe=asked.shared, store=store or default_store())
-    directory = Path(output or Path("comparison") / asked.name)
+    directory = make_output(Path(output or Path("comparison") / asked.name))
     models: dict[str, dict[int, str]] = {}
 
     # The cards of one training and one evaluation would be drawn of dozens.

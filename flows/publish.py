@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.lost_lease import outlive_lost_leases
 from flows.parameters import default_store
 from longrecipe_core.artifacts import ArtifactStore
 from longrecipe_core.errors import PublishError
@@ -9,6 +10,8 @@ from longrecipe_core.publishing import Published, check_target
 from longrecipe_core.recipe import Recipe
 from tasks import publish as tasks
 from tasks.run import run_log
+
+outlive_lost_leases()
 
 
 @flow(name="publish", flow_run_name="publish · {target}")

@@ -52,7 +52,7 @@ def sweep_line(run: Run, parameters: Mapping[str, Any]) -> list[str]:
         words += ["--set", override]
     words += ["--store", run.open_store().root]
     if parameters.get("base_weights"):
-        words += ["--weights", *(f"{weight:g}" for weight in parameters["base_weights"])]
+        words += ["--weights", *(repr(float(weight)).removesuffix(".0") for weight in parameters["base_weights"])]
     return words
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.output import make_output
 from longrecipe_core.errors import LongRecipeError, StartFromError
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     recipe = Recipe.load(arguments.recipe, arguments.set)
     check_recipe(recipe)
-    output: Path = arguments.output or Path("merge-sweep") / recipe.name
-    _make(output)
+    output = make_output(arguments.output or Path("merge-sweep") / recipe.name)
 
     from flows.merge_sweep import WEIGHTS, merge_sweep
     from flows.own_server import start_own_server
@@ -69,14 +69,6 @@ def sweep(arguments: argparse.Namespace) -> int:
     print(f"table   {table}")
     print(json.dumps(summary.to_json()), flush=True)
     return 0
-
-
-def _make(output: Path) -> None:
-    """Before hours of work, not after them."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LongRecipeError(f"--output {output}: can't be written: {error}") from error
 
 
 def _weight(text: str) -> float:

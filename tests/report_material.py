@@ -1,6 +1,8 @@
 """A store with a run's artifacts made by hand, without a training, and the report of it.
 
-`python tests/report_material.py DIRECTORY` makes one; `tests/system/report_pictures.py` takes pictures.
+    PYTHONPATH=.:tests .venv/bin/python tests/report_material.py DIRECTORY
+
+makes one; `tests/system/report_pictures.py` takes pictures.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`make readers`: an extended model in other people's readers, at a length beyond its base's window.
+"""An extended model in other people's readers, at a length beyond its base's window.
 
 Plain transformers, lm-eval and llama.cpp score the same tokens as our evaluation does; each figure is the difference of
 the mean NLL in nats per token.

@@ -35,7 +35,9 @@ class Mean:
         return STUDENT_T[min(self.count - 1, len(STUDENT_T)) - 1] * self.standard_error
 
     def direction(self) -> str:
-        """`higher` or `lower` than zero where that is outside the 95 % interval, else `within noise`."""
+        """`higher` or `lower` than zero where that is outside the 95 % interval, else `within noise`; `one seed`."""
+        if self.count < 2:
+            return "one seed"
         if abs(self.value) > self.interval:
             return "higher" if self.value > 0 else "lower"
         return "within noise"

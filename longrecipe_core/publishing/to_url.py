@@ -2,9 +2,12 @@
 
 import json
 import os
+import posixpath
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from longrecipe_core.artifacts.digest import digest_file
 from longrecipe_core.artifacts.exclusive import create_exclusively, fsync_directory, read_if_present
@@ -14,7 +17,8 @@ from longrecipe_core.errors import PublishError
 from longrecipe_core.publishing.files import PublishedFile
 
 MARKER = ".longrecipe-publish.json"
-"""Says that somebody is publishing, and what; there from the first file to the last."""
+"""Says that somebody is publishing: who, which files, and which an earlier model had that may go; there from the first
+file to the last."""
 LAST = "config.json"
 """Without it no reader takes a directory for a model."""
 
@@ -35,25 +39,35 @@ def send(files: Sequence[PublishedFile], place: Location, *, replace: bool, log:
 
 
 def _send(files: Sequence[PublishedFile], place: Location, replace: bool, log: Callable[[str], None]) -> int:
-    plan = json.dumps({file.name: file.sha256 for file in files}, sort_keys=True).encode()
-    marker = read_if_present(place.fs, (place / MARKER).path)
+    _refuse_store(place)
+    plan = {file.name: file.sha256 for file in files}
+    begun = _marker(place)
     found = _names(place)
-    if marker is None and found:
-        if found == {file.name for file in files} and all(_arrived(place, file) for file in files):
+    if begun is None and found:
+        if found == plan.keys() and all(_arrived(place, file) for file in files):
             log(f"{place.uri}: holds this model already")
             return 0
         _refuse(place, found, replace)
-    elif marker not in (None, plan) and not replace:
-        raise PublishError(
-            f"{place.uri}: another model was begun to be published there; --replace puts this one in its place"
-        )
+    if begun is not None:
+        if begun["files"] != plan and not replace:
+            raise PublishError(
+                f"{place.uri}: another model was begun to be published there; --replace puts this one in its place"
+            )
+        foreign = sorted(found - plan.keys() - begun["files"].keys() - set(begun["replaces"]))
+        if foreign:
+            raise PublishError(
+                f"{place.uri}: {', '.join(foreign[:3])} came there since publishing began, which was interrupted; take "
+                f"what is yours away"
+            )
     if place.local:
         os.makedirs(place.path, exist_ok=True)
-    if marker is None:
-        if not create_exclusively(place.fs, (place / MARKER).path, plan):
+    told = {"writer": uuid.uuid4().hex, "files": plan, "replaces": sorted(found - plan.keys())}
+    marker = json.dumps(told, sort_keys=True).encode()
+    if begun is None:
+        if not create_exclusively(place.fs, (place / MARKER).path, marker):
             raise PublishError(f"{place.uri}: somebody else has just begun to publish there")
-    elif marker != plan:
-        replace_file(place.fs, (place / MARKER).path, plan)
+    else:
+        replace_file(place.fs, (place / MARKER).path, marker)
     by_name = {file.name: file for file in files}
     # First of all, so that the place is no model until it is a whole one.
     for name in sorted(found, key=lambda name: name != LAST):
@@ -70,6 +84,27 @@ def _send(files: Sequence[PublishedFile], place: Location, replace: bool, log: C
         sent += 1
     place.fs.rm_file((place / MARKER).path)
     return sent
+
+
+def _marker(place: Location) -> dict[str, Any] | None:
+    """What the marker says, None where there is none."""
+    text = read_if_present(place.fs, (place / MARKER).path)
+    if text is None:
+        return None
+    try:
+        told: dict[str, Any] = json.loads(text)
+        return {"files": dict(told["files"]), "replaces": list(told["replaces"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise PublishError(f"{place.uri}/{MARKER}: can't be read; remove it where nobody publishes there") from error
+
+
+def _refuse_store(place: Location) -> None:
+    """Raise PublishError for a place inside an artifact: what is there never changes, and may be the source itself."""
+    above = place.path
+    for _ in range(3):  # an attempt lies beside its manifest
+        if read_if_present(place.fs, f"{above}/manifest.json") is not None:
+            raise PublishError(f"{place.uri}: is an artifact of a store, and stays as it is; name another place")
+        above = posixpath.dirname(above)
 
 
 def _refuse(place: Location, found: Iterable[str], replace: bool) -> None:

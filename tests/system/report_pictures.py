@@ -1,6 +1,6 @@
-"""Pictures of a report: `python tests/system/report_pictures.py REPORT.html DIRECTORY [NAME …]`, all four by default.
+"""Pictures of a report, all four by default; `report` is the README's.
 
-For the README: `python tests/system/report_pictures.py …/report.html docs/images report`.
+PYTHONPATH=tests .venv/bin/python tests/system/report_pictures.py REPORT.html DIRECTORY [NAME …]
 """
 
 import sys

@@ -86,7 +86,6 @@ import sys
 import zipfile
 sys.modules["longrecipe_core"] = None
 import torch
-from one_at_a_time import one_at_a_time
 from transformers import AutoModelForCausalLM, AutoTokenizer
 torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained({str(directory)!r}, dtype=torch.float32)

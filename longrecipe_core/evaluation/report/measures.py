@@ -61,11 +61,11 @@ def difference_section(rows: Sequence[Row], reference: str) -> Section | None:
     if not rows:
         return None
     text = (
-        f"Mean NLL minus that of “{reference}”, in nats per token, on the same documents: below 0 is better. The "
-        f"standard error is of the difference, so a figure beyond twice its error is unlikely to be chance. "
-        f"{max(row['count'] for row in rows)} documents."
+        f"On the same {max(row['count'] for row in rows)} documents. The standard error is of the difference, over "
+        f"documents: of few, one figure among many lies beyond twice its error by chance."
     )
-    return Section("Differences", (Text(text), *_table("", rows, _place, 3, signed=True)))
+    title = f"Mean NLL minus that of “{reference}”, nats per token: below 0 is better"
+    return Section("Differences", (Text(text), *_table(title, rows, _place, 3, signed=True)))
 
 
 def paired_rows(directory: Path, reference: str) -> list[Row]:

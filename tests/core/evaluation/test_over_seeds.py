@@ -27,7 +27,7 @@ def test_one_seed_has_no_error_and_shows_no_direction():
     found = over_seeds([3.0])
     assert (found.value, found.count) == (3.0, 1)
     assert math.isnan(found.standard_error)
-    assert found.direction() == "within noise"
+    assert found.direction() == "one seed"
     with pytest.raises(EvaluationError, match="no training"):
         over_seeds([])
 

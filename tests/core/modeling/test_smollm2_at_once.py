@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from polling import PATIENCE
 from transformers import AutoModelForCausalLM
 
 from longrecipe_core.errors import ModelError
@@ -31,7 +32,7 @@ def test_the_later_one_finds_a_complete_directory_and_leaves_it(converted, tmp_p
 
     def convert(source, made):
         shutil.copytree(converted, made)
-        both.wait(60)  # none has given the name yet
+        both.wait(PATIENCE)  # none has given the name yet
 
     monkeypatch.setattr(smollm2, "_convert", convert)
     with ThreadPoolExecutor(2) as pool:
