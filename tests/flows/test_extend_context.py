@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from prefect_home import make_home
 
 from flows.extend_context import extend_context
 from flows.parameters import parameters_of
@@ -170,7 +171,7 @@ def longrecipe(*arguments, **environment):
 
 def test_command_line_run_plan_and_verify(store, first_run, recipe_file, tmp_path):
     """With no server: Prefect's ephemeral API, in a home of its own."""
-    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "", "LONGRECIPE_STORE": str(store)}
+    home = {"PREFECT_HOME": str(make_home(tmp_path / "prefect")), "PREFECT_API_URL": "", "LONGRECIPE_STORE": str(store)}
     result = longrecipe("run", recipe_file, **home)
     assert result.returncode == 0, result.stderr
     last = json.loads(result.stdout.splitlines()[-1])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prefect_home import make_home
 from safetensors.numpy import load_file, save_file
 
 from flows.extend_context import extend_context
@@ -86,7 +87,7 @@ def test_the_command_that_a_failed_run_prints_resumes_it(store, first_run, recip
     reports = store / "report"
     shutil.rmtree(reports)
     reports.write_text("in the way")
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    environment = os.environ | {"PREFECT_HOME": str(make_home(tmp_path / "prefect")), "PREFECT_API_URL": ""}
     failing = [
         sys.executable,
         "-m",

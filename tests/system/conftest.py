@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from browser import visible_text
 from postgres_server import postgres  # noqa: F401
+from prefect_home import make_home
 from prefect_site import Site, write_recipe
 from training_material import make_material, train, write_job
 
@@ -27,7 +28,7 @@ def environment(tmp_path) -> dict[str, str]:
         # Of `make test`, too, nothing: a make started by a test is no part of it.
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "MAKE", "MFLAGS"))},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(make_home(tmp_path / "prefect")),
         "LONGRECIPE_STORE": str(tmp_path / "store"),
         "LONGRECIPE_CACHE": str(tmp_path / "cache"),
     }

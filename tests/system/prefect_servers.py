@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 from polling import PATIENCE, wait_until
 from ports import free_port
+from prefect_home import make_home
 
 ROOT = Path(__file__).resolve().parents[2]
 # By itself a server ends, or answers 503, when its database takes longer than 5 or 10 s.
@@ -96,8 +97,7 @@ def prefect_server(
         port: A free one when not given.
         settings: Further PREFECT_ variables of the server.
     """
-    home = directory / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    home = make_home(directory / "prefect")
     port = port or free_port()
     common = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},

@@ -17,6 +17,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect_harness import prefect_harness
+from prefect_home import make_home
 from ray_cluster import two_nodes
 from smallest_recipe import RECIPE
 
@@ -274,7 +275,7 @@ def test_a_run_without_an_address_starts_a_cluster_and_ends_it(make_work, tmp_pa
     here = str(Path(__file__).parent)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "RAY_"))},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(make_home(tmp_path / "prefect")),
         "PYTHONPATH": here,
         "LONGRECIPE_JOB_OF_TEST": str(tmp_path),
     }

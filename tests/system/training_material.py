@@ -1,12 +1,10 @@
 """Tiny training jobs whose ranks a test starts, signals and kills itself: material, job files, processes."""
 
-import os
 import random
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import numpy as np
+from forked_ranks import fork_rank
 from polling import PATIENCE, wait_until
 from ports import free_port
 from safetensors.numpy import load_file
@@ -110,8 +108,7 @@ def ranks(directory, processes, code=None):
     `code` is run in place of `python -m longrecipe_core.training`.
     """
     port = free_port()
-    command = [sys.executable, *(("-c", code) if code else ("-m", "longrecipe_core.training"))]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "no"}
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "no"}
     started = []
     try:
         for rank in range(processes):
@@ -120,17 +117,12 @@ def ranks(directory, processes, code=None):
                     "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                     "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                 }  # fmt: skip
-            with (directory / f"rank-{rank}.log").open("w") as log:
-                started.append(
-                    subprocess.Popen(
-                        [*command, str(directory / "job.json")], env=environment, stdout=log, stderr=subprocess.STDOUT
-                    )
-                )
+            started.append(fork_rank(directory / "job.json", directory / f"rank-{rank}.log", environment, code))
         yield started
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.join()
 
 
 def printed(directory, rank=0):
@@ -141,7 +133,9 @@ def printed(directory, rank=0):
 def ended(directory, processes, code=None):
     """Run the job to its end, good or bad: the ranks' exit codes."""
     with ranks(directory, processes, code) as started:
-        return [process.wait(timeout=PATIENCE) for process in started]
+        for process in started:
+            process.join(PATIENCE)
+        return [process.exitcode for process in started]
 
 
 def train(directory, processes, code=None):
@@ -156,14 +150,14 @@ def kill_after(directory, processes, step, code=None):
     log = directory / "logs" / "metrics.jsonl"
     with ranks(directory, processes, code) as started:
         wait_until(
-            lambda: len(read_metrics(log)) >= step or any(p.poll() is not None for p in started),
+            lambda: len(read_metrics(log)) >= step or not all(p.is_alive() for p in started),
             "for a step",
             every=0.002,  # the whole job takes a second
         )
         victim = random.Random(step).choice(started)
-        assert victim.poll() is None, printed(directory)
+        assert victim.is_alive(), printed(directory)
         victim.kill()
-        victim.wait()
+        victim.join()
     assert not (directory / "model").exists(), "the job ended before it could be killed"
 
 
