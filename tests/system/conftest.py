@@ -1,14 +1,10 @@
 """What system tests share."""
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 from browser import visible_text
 from postgres_server import postgres  # noqa: F401
-from prefect_home import make_home
 from prefect_site import Site, write_recipe
+from shell_environment import shell_environment
 from training_material import make_material, train, write_job
 
 
@@ -23,15 +19,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
-    """A shell's environment in which `.venv/bin` of this interpreter comes first and Prefect has a home of its own."""
-    return {
-        # Of `make test`, too, nothing: a make started by a test is no part of it.
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "MAKE", "MFLAGS"))},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PREFECT_HOME": str(make_home(tmp_path / "prefect")),
-        "LONGRECIPE_STORE": str(tmp_path / "store"),
-        "LONGRECIPE_CACHE": str(tmp_path / "cache"),
-    }
+    return shell_environment(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """A Prefect server on PostgreSQL with the project's set-up and deployments, and a worker, for tests."""
 
 import contextlib
+import functools
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from polling import wait_until
@@ -90,10 +93,26 @@ class Site:
         self.server_stack.close()
 
     def run(self, store: Path, *overrides: str, variables: Mapping[str, str] | None = None) -> str:
-        """Trigger a run as the UI does, `variables` added to its environment; its id."""
-        deployment = self.server.get("/deployments/name/extend-context/extend-context")
+        """Trigger a run as the UI does, `variables` added to its environment; its id.
+
+        A store that is not there begins as a copy of one with the recipe's base and data.
+        """
+        if not store.exists():
+            shutil.copytree(self._prepared, store, ignore=shutil.ignore_patterns("runs"))
+        return self._trigger("extend-context", store, overrides, variables or {})
+
+    @functools.cached_property
+    def _prepared(self) -> Path:
+        store = self.directory / "prepared"
+        self.wait_for_state(self._trigger("prepare-data", store), "Completed")
+        return store
+
+    def _trigger(
+        self, flow: str, store: Path, overrides: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
+        deployment = self.server.get(f"/deployments/name/{flow}/{flow}")
         parameters = {"recipe": str(self.recipe), "store": str(store), "overrides": list(overrides)}
-        body = {"parameters": parameters, "job_variables": {"env": dict(variables or {})}}
+        body = {"parameters": parameters, "job_variables": {"env": dict(variables)}}
         return self.server.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
 
     def state(self, run: str) -> str:

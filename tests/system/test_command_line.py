@@ -63,7 +63,10 @@ def metrics_steps(store: Path) -> list[int]:
 
 
 def test_killed_in_stage_1_resumes_there(recipe, environment, tmp_path):
-    """kill -9 of `longrecipe run` in annealing: stage 0 is a hit afterwards and annealing goes on at its checkpoint."""
+    """kill -9 of `longrecipe run` in annealing: stage 0 is a hit afterwards and annealing goes on at its checkpoint.
+
+    The second run, and a third that has nothing to do, have a server, and are seen there.
+    """
     store = Path(environment["LONGRECIPE_STORE"])
     long_anneal = ["--set", "anneal.steps=150"]
     flow = subprocess.Popen(
@@ -93,7 +96,14 @@ def test_killed_in_stage_1_resumes_there(recipe, environment, tmp_path):
 
     wait_until(lambda: not job_processes(), "for the job to go")
     assert max(metrics_steps(store)) < 150
-    result, done = run(recipe, environment, *long_anneal)
+    with prefect_server(tmp_path / "server") as server:
+        client = environment | server.environment
+        result, done = run(recipe, client, *long_anneal)
+        again, _ = run(recipe, client, *long_anneal)
+        runs = server.post("/flow_runs/filter", {"sort": "START_TIME_DESC"})
+    assert [(one["name"], one["state_type"]) for one in runs] == [("tiny-cpu · 307→1k", "COMPLETED")] * 2
+    assert len(json.dumps(runs[0]["parameters"])) < 10_000
+    assert statuses(again) == dict.fromkeys(STAGES, "hit")
     assert [stage for stage, status in statuses(result).items() if status == "hit"] == STAGES[:5]
     assert "anneal: step 0 of 150" not in done.stderr
     uri = next(stage["uri"] for stage in result["stages"] if stage["stage"] == "anneal")
@@ -140,18 +150,6 @@ def test_a_store_that_cannot_be_reached_is_one_line(command, environment):
     (line,) = done.stderr.splitlines()
     assert line.startswith("longrecipe: storage can't be used: ")
     assert address in line
-
-
-def test_with_a_server_the_run_is_seen_there(recipe, environment, tmp_path):
-    with prefect_server(tmp_path) as server:
-        client = environment | server.environment
-        result, _ = run(recipe, client)
-        assert statuses(result) == dict.fromkeys(STAGES, "ran")
-        again, _ = run(recipe, client)
-        assert statuses(again) == dict.fromkeys(STAGES, "hit")
-        runs = server.post("/flow_runs/filter", {"sort": "START_TIME_DESC"})
-        assert [(one["name"], one["state_type"]) for one in runs] == [("tiny-cpu · 307→1k", "COMPLETED")] * 2
-        assert len(json.dumps(runs[0]["parameters"])) < 10_000
 
 
 @contextmanager

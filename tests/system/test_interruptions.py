@@ -65,7 +65,7 @@ def test_cancelled_in_the_browser_resumes_in_the_next_run(site, tmp_path):
 
 def test_training_goes_on_while_the_server_restarts(site, tmp_path):
     store = tmp_path / "store"
-    run = site.run(store, "extend.steps=3000", "launch.checkpoint_every=500")
+    run = site.run(store, "extend.steps=1200", "launch.checkpoint_every=500")
     eventually(lambda: steps(store, "extend") > 5, lambda: f"for training\n{site.logs(run)}")
     site.stop_server()
     before = steps(store, "extend")
@@ -121,7 +121,7 @@ def test_of_two_runs_at_once_one_trains_and_the_other_reuses(site, tmp_path):
 
 def test_a_killed_worker_takes_its_runs_along_and_a_retry_resumes(site, tmp_path):
     store = tmp_path / "store"
-    run = site.run(store, "extend.steps=1000")
+    run = site.run(store, "extend.steps=600")
     eventually(lambda: stored_steps(store), lambda: f"for a stored state\n{site.logs(run)}")
     os.kill(site.worker.pid, signal.SIGKILL)
     eventually(lambda: not processes(store), "for the job to go")

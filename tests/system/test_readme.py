@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from one_at_a_time import one_at_a_time
+from shell_environment import shell_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,6 +21,11 @@ SHORT = [
     *("--set", "index.samples=8"),
     *(f"--set {stage}.{key}={value}" for stage in ("extend", "anneal") for key, value in FEW.items()),
     *("--set", "launch.micro_batch=1", "--set", "launch.threads=1", "--set", "evaluation.documents=2"),
+]
+
+TINY = [
+    *(*SHORT, "--set", "base.training.steps=2", "--set", "base.training.warmup_steps=0"),
+    *("--set", "launch.micro_batch=2"),
 ]
 
 
@@ -62,19 +68,24 @@ def test_make_demo_and_make_test_run_what_the_readme_says(environment):
     assert shell("make -n demo", environment).stdout.splitlines()[-1] == COMMANDS[3]
 
 
-def test_demo_plan_and_merge_weight(environment):
-    few = [*("--set", "base.training.steps=2"), *("--set", "base.training.warmup_steps=0")]
-    tiny = [*SHORT, *few, "--set", "launch.micro_batch=2"]
-    planned = shell(smaller(COMMANDS[2], tiny), environment).stdout
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo, small, once: what was planned before it, how it ended, and its environment."""
+    environment = shell_environment(tmp_path_factory.mktemp("demo"))
+    planned = shell(smaller(COMMANDS[2], TINY), environment).stdout
+    return planned, last_line(shell(smaller(COMMANDS[3], TINY), environment)), environment
+
+
+def test_demo_plan_and_merge_weight(demo):
+    planned, first, environment = demo
     stages, cost = planned.split("\n\n")
     assert [line.split()[1] for line in stages.splitlines()] == ["run"] * 9
     assert cost.splitlines()[0].split() == ["cost", "on", "1", "GPU", "base", "extend", "anneal"]
-    first = last_line(shell(smaller(COMMANDS[3], tiny), environment))
     assert [stage["status"] for stage in first["stages"]] == ["ran"] * 9
-    second = last_line(shell(smaller(COMMANDS[4], tiny), environment))
+    second = last_line(shell(smaller(COMMANDS[4], TINY), environment))
     assert [s["stage"] for s in second["stages"] if s["status"] == "ran"] == ["merge", "evaluate", "report"]
     assert shell(f"longrecipe verify {second['model']}", environment).stdout.startswith("whole: checkpoint")
-    impactful = last_line(shell(smaller(COMMANDS[7], tiny), environment))
+    impactful = last_line(shell(smaller(COMMANDS[7], TINY), environment))
     assert [s["stage"] for s in impactful["stages"] if s["status"] == "hit"] == ["base", "tokenize", "replay"]
     assert [s["stage"] for s in impactful["stages"]][2] == "score"
     page = (Path(impactful["report"]) / "report.html").read_text()
@@ -108,20 +119,16 @@ def test_a_real_pretrained_model(environment):
 
 
 @pytest.fixture
-def local_stand_ins(environment, tmp_path):
-    """A tiny model and local files for what the 8B recipe takes from the hub."""
-    recipe = yaml.safe_load((ROOT / "recipes" / "tiny-cpu.yaml").read_text())
-    recipe["base"]["training"] |= FEW
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    tiny = [*SHORT, "--set", "launch.micro_batch=1"]
-    run = last_line(shell(smaller(f"longrecipe run {tmp_path / 'tiny.yaml'}", tiny), environment))
+def local_stand_ins(demo, tmp_path):
+    """The demo's base and local files for what the 8B recipe takes from the hub."""
+    base = demo[1]["stages"][0]["uri"]
     rows = [{"instruction": f"Add 1 to {n}.", "output": f"{n + 1}"} for n in range(400)]
     (tmp_path / "replay.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     replay = {"path": str(tmp_path / "replay.jsonl"), "format": "jsonl", "prompt_column": "instruction"}
     replay["response_column"] = "output"
     documents = {"path": "{stdlib}/**/*.py", "format": "text", "limit": 60}
     return [
-        *("--set", f"model.path={run['stages'][0]['uri']}"),
+        *("--set", f"model.path={base}"),
         *("--set", f"corpus.sources={shlex.quote(json.dumps([documents]))}"),
         *("--set", f"replay.sources={shlex.quote(json.dumps([replay]))}"),
         *("--set", "corpus.validation_share=0.3", "--set", "context.window=256"),

@@ -18,8 +18,8 @@ from training_material import (
 
 from longrecipe_core.training.checkpoint import complete_steps
 
-# Every two steps, so that many a kill hits a write in flight.
-OFTEN = {"checkpoint_every": 2}
+# A checkpoint every two steps, so that many a kill hits a write in flight.
+OFTEN, FEW = {"checkpoint_every": 2}, 30
 LAYOUTS = {
     "1 rank": (1, {}),
     "2 ranks, DDP": (2, {}),
@@ -36,17 +36,18 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_killed_twice_and_resumed_is_bit_identical(material, finished, tmp_path, layout):
     processes, launch = LAYOUTS[layout]
-    whole = finished(processes, NOISY, launch=OFTEN | launch)
-    directory = write_job(material, tmp_path / "run", processes, launch=OFTEN | launch)
+    few = {"steps": FEW}
+    whole = finished(processes, NOISY, training=few, launch=OFTEN | launch)
+    directory = write_job(material, tmp_path / "run", processes, training=few, launch=OFTEN | launch)
     draw = random.Random(layout)
-    first = draw.randrange(1, STEPS // 3)
-    for step in (first, draw.randrange(first + 2, STEPS // 2)):
+    first = draw.randrange(3, FEW // 3)  # the second is after the first checkpoint, whole by step 4
+    for step in (first, draw.randrange(first + 2, FEW // 2)):
         kill_after(directory, processes, step, NOISY)
     train(directory, processes, NOISY)
     assert "step 0 of" not in printed(directory)
     assert_same_bits(whole, directory)
     assert curve(directory) == curve(whole)
-    assert len(curve(directory)) == STEPS
+    assert len(curve(directory)) == FEW
 
 
 def test_a_run_moves_to_other_ranks_modes_and_sharding(material, finished, tmp_path):
@@ -146,15 +147,17 @@ def test_sigterm_to_one_rank_saves_the_last_whole_step(
     material, finished, tmp_path, layout, victim, call, every, saved
 ):
     processes, launch = LAYOUTS[layout]
-    whole = finished(processes, NOISY, launch=OFTEN | launch)
-    directory = write_job(material, tmp_path / "run", processes, launch={"checkpoint_every": every} | launch)
+    few = {"steps": FEW}
+    whole = finished(processes, NOISY, training=few, launch=OFTEN | launch)
+    launch = {"checkpoint_every": every} | launch
+    directory = write_job(material, tmp_path / "run", processes, training=few, launch=launch)
     code = TERMINATED.replace("CALL", str(call)).replace("VICTIM", str(victim)) + NOISY
     assert ended(directory, processes, code) == [75, 75], printed(directory)
     assert complete_steps(directory / "checkpoints") == saved
     last = saved[-1] if saved else 0
     assert f"PreemptedError: extend: told to end by SIGTERM; the state after step {last} is" in printed(directory)
     train(directory, processes, NOISY)
-    assert f"step {last} of {STEPS}" in printed(directory)
+    assert f"step {last} of {FEW}" in printed(directory)
     assert_same_bits(whole, directory)
     assert curve(directory) == curve(whole)
 

@@ -85,7 +85,7 @@ evaluation:
    long_ppl: {short_length: 128, step: 64, difference: 2, likelihood: -2, evaluator: base},
    context_nll: {lengths: [128, 512], stride: 64},
    benchmarks: {tasks: [mmlu, own], include_path: SECRET-tasks, limit: 5, fewshot: 2, max_gen_toks: 64,
-                lengths: [512, 1024], batch_size: 4, confirm_unsafe: false},
+                lengths: [1024], batch_size: 4, confirm_unsafe: false},
    stages: [base, merge],
    models: [{name: other, path: SECRET-other, revision: SECRET-r6, rope: {type: yarn, theta: null, factor: 2.0}}]}
 promotion: {short: 0.02, long: 0.02, passkey: 0.05}

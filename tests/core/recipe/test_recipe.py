@@ -313,6 +313,10 @@ MISTAKES = {
     "kv heads": (["base.kv_heads=3"], ["base", "kv_heads 3", "query_heads 4"]),
     "both model and base": (["model.path=x"], ["exactly one of model", "base"]),
     "neither": (["base=null"], ["exactly one of model", "base"]),
+    "first samples of several lengths": (
+        ["evaluation.benchmarks.lengths=[512, 1024]"],
+        ["benchmarks", "limit 5", "all of length 512"],
+    ),
     "override without value": (["seed"], ["--set seed", "section.key=value"]),
     "override without key": (["=1"], ["--set =1", "section.key=value"]),
     "override with a hole": (["a..b=1"], ["--set a..b=1", "section.key=value"]),
