@@ -105,7 +105,7 @@ def test_a_warmup_goes_through_to_the_report(store, first_run, recipe_file):
     page = (Path(found["report"].ref.uri) / "report.html").read_text()
     assert ">Impactful tokens</h2>" in page
     for name, share in metrics["classes"].items():
-        assert f"<td>{name}</td>" in page
+        assert f'<td class="name">{name}</td>' in page
         assert f"<td>{share:.3f}</td>" in page
     assert ">Selection</h2>" in page
     assert f"<td>{selection['tokens_kept']:,}</td>" in page

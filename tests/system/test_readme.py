@@ -107,7 +107,7 @@ def test_a_real_pretrained_model(environment):
         *("--set", "context.window=512", "--set", "context.train_length=256", "--set", "context.target_length=8192"),
         *("--set", "corpus.sources.0.limit=40", "--set", "replay.sources.0.limit=200"),
         *("--set", "corpus.validation_share=0.5", "--set", "evaluation.minimum_length=600"),
-        *("--set", "evaluation.documents=1", "--set", "launch.threads=2"),
+        *("--set", "evaluation.documents=1", "--set", "'evaluation.stages=[merge]'"),
     ]
     result = last_line(shell(smaller(COMMANDS[6], short), environment))
     config = json.loads((Path(result["model"]) / "config.json").read_text())

@@ -20,7 +20,7 @@ from tasks.run import Run, Work
 from tasks.stages import STAGES
 from tasks.training_run import train
 
-STEPS = 400
+STEPS = 240
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def kill_ranks(directory, after, done):
 def test_ranks_killed_again_and_again_change_no_bit(stage, material, tmp_path):
     """Three deaths with `restarts: 1`, each after a newer checkpoint than the last one."""
     killed = []
-    killer = threading.Thread(target=kill_ranks, args=(stage.directory, (35, 120, 250), killed))
+    killer = threading.Thread(target=kill_ranks, args=(stage.directory, (35, 85, 145), killed))
     killer.start()
     told = stage(launch={"restarts": 1})
     killer.join()
