@@ -203,7 +203,7 @@ def refused(tmp_path, value, protocol=None):
 
 VALUES = {
     "object": Plain(),
-    "global": print,
+    "global": len,  # not print, which ray replaces
     "fraction": fractions.Fraction(1, 2),
     "numpy": np.int64(3),
     "tuple": (1, 2),
