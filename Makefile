@@ -11,12 +11,11 @@ export DO_NOT_TRACK := 1
 
 setup: .venv/.installed
 
-# The stamp is newer than both files only after an installation that ended well. Of the packages' files a tenth is ever
-# imported, and compiled then.
+# The stamp is newer than both files only after an installation that ended well.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,eval,kubernetes,lora,ray,s3]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,eval,kubernetes,lora,ray,s3]'
 	touch $@
 
 # PostgreSQL and Chromium for system tests, where root may install them.

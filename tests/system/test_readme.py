@@ -25,7 +25,8 @@ SHORT = [
 
 TINY = [
     *(*SHORT, "--set", "base.training.steps=2", "--set", "base.training.warmup_steps=0"),
-    *("--set", "launch.micro_batch=2"),
+    *("--set", "launch.micro_batch=2", "--set", "corpus.sources.0.limit=60", "--set", "corpus.validation_share=0.3"),
+    *("--set", "replay.sources.0.limit=300"),
 ]
 
 
