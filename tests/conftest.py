@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-START_UP = Path(__file__).parent / "start_up"
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -17,7 +15,9 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # A run's own server needs its time on a loaded machine.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 # Processes that tests start, start sooner: see the file there.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(START_UP), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "start_up"), os.environ.get("PYTHONPATH")])
+)
 # Not the user's, and none that two workers write.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="longrecipe-prefect-")
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported

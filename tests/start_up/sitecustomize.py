@@ -1,5 +1,5 @@
 """Read by every Python that a test starts: most of what such a process does is to import torch, transformers and
-Prefect, and a tenth of that would be looking for garbage among objects that all stay."""
+Prefect, and 8 % of that would be looking for garbage among objects that all stay."""
 
 import gc
 

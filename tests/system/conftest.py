@@ -19,6 +19,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
+    """See `shell_environment`."""
     return shell_environment(tmp_path)
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 import yaml
 from polling import wait_until
@@ -104,12 +103,12 @@ class Site:
     @functools.cached_property
     def _prepared(self) -> Path:
         store = self.directory / "prepared"
-        self.wait_for_state(self._trigger("prepare-data", store), "Completed")
+        run = self._trigger("prepare-data", store, (), {})
+        self.wait_for_state(run, "Completed", "Failed", "Crashed")
+        assert self.state(run) == "Completed", self.logs(run)
         return store
 
-    def _trigger(
-        self, flow: str, store: Path, overrides: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})
-    ) -> str:
+    def _trigger(self, flow: str, store: Path, overrides: Sequence[str], variables: Mapping[str, str]) -> str:
         deployment = self.server.get(f"/deployments/name/{flow}/{flow}")
         parameters = {"recipe": str(self.recipe), "store": str(store), "overrides": list(overrides)}
         body = {"parameters": parameters, "job_variables": {"env": dict(variables)}}
