@@ -1,17 +1,12 @@
 """Whether the documents can do what the recipe asks of them: told before any training, not by a stage days later."""
 
-from functools import cache, partial
+from typing import Any
 
 from longrecipe_core.corpus import TokenShards, load_tokenizer
 from longrecipe_core.corpus.mixture import Mixture, Sources, schedule
-from longrecipe_core.corpus.tokenizer import Encoder
 from longrecipe_core.evaluation.benchmark_tasks import check_tasks
-from longrecipe_core.evaluation.context_nll import window_ends
-from longrecipe_core.evaluation.copying import check_copying
+from longrecipe_core.evaluation.check import check_measures
 from longrecipe_core.evaluation.nll import choose_documents
-from longrecipe_core.evaluation.passkey import check_passkey
-from longrecipe_core.evaluation.retrieval import check_prompts, longest
-from longrecipe_core.evaluation.ruler import Haystack
 from tasks.other_models import check_vocabularies
 from tasks.outside import other_references
 from tasks.run import Work
@@ -30,16 +25,11 @@ def check_documents(work: Work) -> None:
     target = recipe.context.target_length
     validation, evaluation = TokenShards(directory, "validation"), recipe.evaluation
     _, lengths = choose_documents(validation, evaluation, target, recipe.seed)
-    if evaluation.context_nll is not None:
-        window_ends(evaluation.context_nll, lengths)
-    if evaluation.passkey is not None or evaluation.copying is not None or longest(evaluation):
-        tokenizer = load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
-        for distance in evaluation.passkey.distances if evaluation.passkey is not None else ():
-            check_passkey(tokenizer, distance, target)
-        if evaluation.copying is not None:
-            check_copying(evaluation.copying, Encoder(tokenizer).prefix.size, target, int(lengths.max()))
-        haystack = partial(Haystack.of_documents, validation, tokenizer, longest(evaluation), recipe.seed)
-        check_prompts(evaluation, Encoder(tokenizer), cache(haystack))
+
+    def tokenizer() -> Any:
+        return load_tokenizer(work.fetch("base"), bool(recipe.model and recipe.model.trust_remote_code))
+
+    check_measures(evaluation, tokenizer, validation, lengths, target_length=target, seed=recipe.seed)
     check_vocabularies(work, other_references(recipe, work.store))
     train = TokenShards(directory, "train")
     schedule(

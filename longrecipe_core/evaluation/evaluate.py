@@ -12,6 +12,7 @@ import torch
 
 from longrecipe_core.corpus import TokenShards
 from longrecipe_core.evaluation.benchmark_tasks import BenchmarkTasks, check_tasks
+from longrecipe_core.evaluation.check import check_measures
 from longrecipe_core.evaluation.job import EvaluationJob
 from longrecipe_core.evaluation.measurements import Key, Measurements, Row
 from longrecipe_core.evaluation.nll import choose_documents
@@ -37,8 +38,12 @@ def evaluate(job: EvaluationJob) -> None:
         EvaluationError: A measurement can't be taken: documents or lengths are too short, a file can't be read.
     """
     torch.set_num_threads(job.threads or os.cpu_count() or 1)
-    documents, lengths = choose_documents(
-        TokenShards(job.tokens, "validation"), job.evaluation, job.target_length, job.seed
+    shards = TokenShards(job.tokens, "validation")
+    documents, lengths = choose_documents(shards, job.evaluation, job.target_length, job.seed)
+    # Also here: where only the evaluation is new, no stage before it has run and looked.
+    first = Subject(job.models[0], job, documents, lengths)
+    check_measures(
+        job.evaluation, lambda: first.tokenizer, shards, lengths, target_length=job.target_length, seed=job.seed
     )
     found = Measurements(job.measurements)
     benchmarks = _benchmarks(job, found)

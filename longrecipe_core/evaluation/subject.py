@@ -13,7 +13,7 @@ from longrecipe_core.corpus.tokenizer import Encoder
 from longrecipe_core.evaluation.benchmark_tasks import BenchmarkTasks
 from longrecipe_core.evaluation.benchmarks import benchmark_rows, harness
 from longrecipe_core.evaluation.context_nll import context_nll
-from longrecipe_core.evaluation.copying import Text, check_copying, copied_shares, copying_row
+from longrecipe_core.evaluation.copying import Text, copied_shares, copying_row
 from longrecipe_core.evaluation.greedy import greedy_answers
 from longrecipe_core.evaluation.job import EvaluatedModel, EvaluationJob
 from longrecipe_core.evaluation.long_ppl import key_tokens, perplexity_row
@@ -111,7 +111,6 @@ class Subject:
         section, job = self._job.evaluation.copying, self._job
         assert section is not None
         text = Text.of(self._documents, self._lengths, self.tokenizer)
-        check_copying(section, text.prefix.size, job.target_length, int(self._lengths.max()))
         shares = copied_shares(self.model, text, section, distance, seed=job.seed, bf16=self._bf16)
         return [{"measure": "copying"} | copying_row(shares, distance)]
 

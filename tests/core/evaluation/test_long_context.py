@@ -38,6 +38,7 @@ from longrecipe_core.evaluation.summary import ruler_summary
 from longrecipe_core.evaluation.table import read_rows, text_table
 from longrecipe_core.recipe import (
     ContextNllSection,
+    CopyingSection,
     EvaluationSection,
     LongPplSection,
     NeedleSection,
@@ -314,6 +315,21 @@ def job(tmp_path, tokenizer):
         measurements=tmp_path / "measurements.jsonl",
         output=tmp_path / "output",
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"needle": NeedleSection(lengths=(600, 60), depths=(0.5,), trials=2)}, "length 60 is too short for needle"),
+        ({"passkey": PasskeySection(distances=(5000,), trials=2)}, "5000"),
+        ({"copying": CopyingSection(distances=(5000,))}, "5000"),
+        ({"context_nll": ContextNllSection(lengths=(100, 5000), stride=50)}, "5000"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is(job, changes, told):
+    with pytest.raises(EvaluationError, match=told):
+        evaluate(job.model_copy(update={"evaluation": job.evaluation.model_copy(update=changes)}))
+    assert not job.measurements.exists()
 
 
 def test_killed_in_the_middle_of_the_second_model_it_goes_on_there(job, tmp_path):
